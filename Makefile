@@ -1,0 +1,55 @@
+# `make demo` and `make test` do all the set-up themselves; `make help` lists every target.
+# PYTHON chooses the interpreter, ARGS is handed to the demo, PYTEST_ARGS to pytest.
+SHELL := /bin/sh
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+# A file's tests stay in one worker: what it starts once (a broker, a demo) is started once.
+WORKERS ?= 2
+UV = $(shell command -v $(BIN)/uv || command -v uv)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lint fast kafka lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
+
+demo: $(STAMP) ## run the whole system on this machine (ARGS="--signers 5 --threshold 3")
+	@exec $(BIN)/signer-flow demo $(ARGS)
+
+test: $(STAMP) ## run every test (PYTEST_ARGS="-k frost")
+	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+
+check: lint fast ## formatting, lint, types, import rules and the fast tests
+
+lint: $(STAMP) ## formatting, lint, types and import rules
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+fast: $(STAMP) ## the tests that need no broker and little time
+	@exec $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not kafka and not docker and not slow" $(PYTEST_ARGS)
+
+kafka: $(STAMP) ## run a real single-node Apache Kafka on loopback until interrupted
+	@exec $(BIN)/python .ci/kafka/kafka.py run
+
+lock: ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+	@test -n "$(UV)" || { echo "make lock needs uv: python3 -m pip install uv" >&2; exit 1; }
+	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --quiet $(UPGRADE) -o requirements.lock
+
+clean: ## remove everything that the other targets made
+	rm -rf $(VENV) .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# Hashes are required, so a package index (or whoever sits before it) cannot slip in other bytes.
+$(STAMP): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "signer-flow needs Python 3.11 or newer; there is no '$(PYTHON)'. Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "signer-flow needs Python 3.11 or newer; '$(PYTHON)' is $$($(PYTHON) -V 2>&1). Name one: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "setting up $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
