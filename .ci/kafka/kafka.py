@@ -1,0 +1,276 @@
+"""Run one real Apache Kafka (KRaft) on this machine, on loopback, from Maven Central's jars: no Docker, no root.
+
+    kafka.py run   [--port 9092]            in the foreground; Ctrl-C stops it cleanly
+    kafka.py start [--port 0] [--name N]    in the background; prints HOST:PORT when it serves
+    kafka.py stop  [--name N] [--kill]      stop it by its process id
+    kafka.py jars                           only fetch what it needs
+
+Needs ``java`` (17 or newer) and ``mvn``. Everything it writes is under ``.kafka/`` of the project: the jars, fetched
+once per version, and a folder per instance with configuration, log and data. Data are dropped at every start unless
+``--keep`` is given. Exit codes: 0 done, 1 it could not (one line says why and what to do), 130 interrupted.
+"""
+
+import argparse
+import ctypes
+import fcntl
+import hashlib
+import os
+import shutil
+import signal
+import socket
+import string
+import struct
+import subprocess
+import sys
+import time
+import uuid
+from base64 import urlsafe_b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+HOME = Path(os.environ.get("SIGNER_FLOW_KAFKA_HOME", HERE.parent.parent / ".kafka")).resolve()
+HOST = "127.0.0.1"
+START_S = 120.0
+STOP_S = 30.0
+MAVEN_S = 900.0
+COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
+
+QUICK_JVM = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+"""Starts fast and stays small: right for tests, wrong for figures."""
+BENCH_JVM = ["-Xms1g", "-Xmx1g", "-XX:+UseG1GC"]
+"""What a broker that is measured should have."""
+
+
+class Failed(Exception):
+    """Says in one line what went wrong and what to do."""
+
+
+def tool(name: str, package: str) -> str:
+    """Path of a program, or the remedy."""
+    path = shutil.which(name)
+    if path is None:
+        raise Failed(f"{name} is not installed (Debian: apt-get install {package}), or use KAFKA_BOOTSTRAP=HOST:PORT")
+    return path
+
+
+@contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Hold a file lock: two runs at once must not fetch into one folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+def jars() -> Path:
+    """Folder with Kafka's jars, fetched if this pom was not fetched before."""
+    pom = HERE / "pom.xml"
+    folder = HOME / f"jars-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}"
+    with lock(HOME / "jars.lock"):
+        if folder.is_dir():
+            return folder
+        maven = tool("mvn", "maven")
+        part = HOME / f"{folder.name}.part"
+        shutil.rmtree(part, ignore_errors=True)
+        print("fetching Apache Kafka from Maven Central (43 MB, once)", file=sys.stderr)
+        # -C: a jar whose checksum does not fit is an error, not a warning.
+        command = [maven, "-q", "-B", "-C", "-f", str(pom), COPY_DEPENDENCIES, f"-DoutputDirectory={part}"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, timeout=MAVEN_S, check=False)
+        except subprocess.TimeoutExpired as late:
+            raise Failed(f"mvn did not finish within {MAVEN_S:.0f} s") from late
+        if done.returncode != 0:
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line] or ["no reason given"]
+            raise Failed(f"mvn could not fetch Apache Kafka: {lines[0]}")
+        part.rename(folder)
+    return folder
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def serves(port: int) -> bool:
+    """Whether a broker answers a metadata request and names itself (a listening socket alone proves nothing)."""
+    # Metadata v1, correlation id 1, client id "probe", an empty list of topics.
+    body = struct.pack(">hhih5si", 3, 1, 1, 5, b"probe", 0)
+    try:
+        with socket.create_connection((HOST, port), timeout=2) as conn:
+            conn.sendall(struct.pack(">i", len(body)) + body)
+            answer = conn.recv(65536)
+    except OSError:
+        return False
+    # size, correlation id, number of brokers: a fenced broker is not listed yet.
+    return len(answer) >= 12 and struct.unpack(">iii", answer[:12])[2] >= 1
+
+
+class Instance:
+    """One broker: its folder, its process."""
+
+    def __init__(self, name: str) -> None:
+        self.folder = HOME / "instances" / name
+        self.pid_file = self.folder / "pid"
+        self.log = self.folder / "server.log"
+        self.config = self.folder / "server.properties"
+
+    def pid(self) -> int | None:
+        """Process id, if it runs and is really ours (ids are used again)."""
+        try:
+            pid = int(self.pid_file.read_text())
+            command = Path(f"/proc/{pid}/cmdline").read_bytes()
+        except (OSError, ValueError):
+            return None
+        return pid if str(self.config).encode() in command else None
+
+    def start(self, port: int, keep: bool, bench: bool, die_with_us: bool) -> tuple[subprocess.Popen[bytes], int]:
+        """Start the broker and wait until it serves. Returns its process and its port."""
+        if self.pid() is not None:
+            raise Failed(f"already running as process {self.pid()}; stop it first: kafka.py stop --name {self.folder.name}")
+        java = tool("java", "default-jre-headless")
+        classpath = f"{jars()}/*"
+        port = port or free_port()
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                probe.bind((HOST, port))
+            except OSError as taken:
+                raise Failed(f"port {port} is taken; choose another with --port, or --port 0") from taken
+        if not keep:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        data = self.folder / "data"
+        template = string.Template((HERE / "server.properties.template").read_text())
+        self.config.write_text(template.substitute(port=port, controller_port=free_port(), data=data))
+        base = [
+            java,
+            *(BENCH_JVM if bench else QUICK_JVM),
+            f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}",
+            f"-Dkafka.log.file={self.log}",
+            "-cp",
+            classpath,
+        ]
+        if not data.is_dir():
+            cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            # "--cluster-id=ID": an id may begin with a dash, and would be read as an option.
+            format_it = [*base, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(self.config)]
+            done = subprocess.run(format_it, capture_output=True, text=True, timeout=START_S, check=False)
+            if done.returncode != 0:
+                raise Failed(f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+        with (self.folder / "console.log").open("ab") as console:
+            process = subprocess.Popen(
+                [*base, "kafka.Kafka", str(self.config)],
+                stdin=subprocess.DEVNULL,
+                stdout=console,
+                stderr=console,
+                # Away from the terminal: Ctrl-C comes to us, and we stop it in order.
+                start_new_session=True,
+                preexec_fn=_die_with_parent if die_with_us else None,
+            )
+        self.pid_file.write_text(str(process.pid))
+        end = time.monotonic() + START_S
+        try:
+            while not serves(port):
+                if process.poll() is not None:
+                    raise Failed(f"the broker ended at its start; see {self.log} and {self.folder / 'console.log'}")
+                if time.monotonic() > end:
+                    raise Failed(f"the broker does not serve after {START_S:.0f} s; see {self.log}")
+                time.sleep(0.1)
+        except BaseException:
+            self.stop()
+            raise
+        return process, port
+
+    def stop(self, kill: bool = False) -> bool:
+        """End the broker; False if none runs. In order within 30 s, by force after that (or at once with ``kill``)."""
+        pid = self.pid()
+        if pid is None:
+            self.pid_file.unlink(missing_ok=True)
+            return False
+        os.kill(pid, signal.SIGKILL if kill else signal.SIGTERM)
+        end = time.monotonic() + STOP_S
+        forced = kill
+        while self._alive(pid):
+            if time.monotonic() > end:
+                if forced:
+                    raise Failed(f"process {pid} does not end")
+                os.kill(pid, signal.SIGKILL)
+                forced, end = True, time.monotonic() + STOP_S
+            time.sleep(0.05)
+        self.pid_file.unlink(missing_ok=True)
+        return True
+
+    def _alive(self, pid: int) -> bool:
+        try:
+            if os.waitpid(pid, os.WNOHANG)[0] == pid:  # our own child: nobody else would collect it
+                return False
+        except ChildProcessError:
+            pass
+        return self.pid() == pid
+
+
+def _die_with_parent() -> None:
+    """Linux: the broker gets SIGTERM if this process is killed, so that none is left behind."""
+    ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def run(instance: Instance, args: argparse.Namespace) -> int:
+    """Foreground: until Ctrl-C, SIGTERM, or the broker's own end."""
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)
+    try:
+        process, port = instance.start(args.port, args.keep, args.bench, die_with_us=True)
+        print(f"ready: Apache Kafka on {HOST}:{port} (log: {instance.log}); Ctrl-C stops it", flush=True)
+        code = process.wait()
+        raise Failed(f"the broker ended by itself with code {code}; see {instance.log}")
+    except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        instance.stop()
+        print("stopped", flush=True)
+        return 0
+
+
+def main() -> int:
+    """Parse the command line and do it."""
+    parser = argparse.ArgumentParser(prog="kafka.py", description="A real Apache Kafka on loopback.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, port in (("run", 9092), ("start", 0)):
+        command = commands.add_parser(name)
+        command.add_argument("--port", type=int, default=port, help="0 takes a free one (default: %(default)s)")
+        command.add_argument("--keep", action="store_true", help="keep the data of the last run")
+        command.add_argument("--bench", action="store_true", help="G1, 1 GiB and full compilation, for measurements")
+        command.add_argument("--name", default="default", help="several may run side by side")
+    stop = commands.add_parser("stop")
+    stop.add_argument("--kill", action="store_true", help="SIGKILL: as a crash")
+    stop.add_argument("--name", default="default")
+    commands.add_parser("jars")
+    args = parser.parse_args()
+    try:
+        if args.command == "jars":
+            print(jars())
+            return 0
+        instance = Instance(args.name)
+        if args.command == "run":
+            return run(instance, args)
+        if args.command == "start":
+            _, port = instance.start(args.port, args.keep, args.bench, die_with_us=False)
+            print(f"{HOST}:{port}")
+            return 0
+        print("stopped" if instance.stop(args.kill) else "not running", file=sys.stderr)
+        return 0
+    except Failed as failed:
+        print(f"kafka.py: {failed}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+if __name__ == "__main__":
+    sys.exit(main())
