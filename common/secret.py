@@ -12,7 +12,7 @@ class Secret(Generic[Value]):
     Equality is by identity, on purpose: comparing secrets is nobody's business but a constant-time function's.
     """
 
-    __slots__ = ("_value",)
+    __slots__ = ("__weakref__", "_value")
 
     def __init__(self, value: Value) -> None:
         self._value = value
