@@ -1,0 +1,81 @@
+"""W3C Trace Context, level 1, by hand: the ``traceparent`` header and nothing else.
+
+By hand, because automatic instrumentation of Kafka clients makes orphan spans, and because the header crosses two
+trust borders (HTTP and Kafka): what cannot be parsed strictly starts a new trace and never an error.
+"""
+
+import re
+from dataclasses import dataclass
+
+_FIELDS = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-[\x21-\x7e]*)?")
+_MAX_LENGTH = 512
+_SAMPLED = 0x01
+_NO_TRACE = "0" * 32
+_NO_SPAN = "0" * 16
+
+ROOT_ENTROPY_BYTES = 24
+CHILD_ENTROPY_BYTES = 8
+
+
+@dataclass(frozen=True, slots=True)
+class TraceContext:
+    """One span's place in a trace.
+
+    ``trace_id`` is 32 and ``span_id`` 16 lower-case hex digits, neither all zero.
+    """
+
+    trace_id: str
+    span_id: str
+    sampled: bool
+
+
+def parse_traceparent(text: str) -> TraceContext | None:
+    """Return the context that ``text`` names, or None if it is not a valid ``traceparent``.
+
+    Trace Context, 3.2: version 00 is exactly 55 characters; a later version may carry more after a dash, and only
+    its first four fields are read; version ff, upper case and all-zero identifiers are invalid. None means: begin a
+    new trace (3.2.2.3), never refuse the request.
+    """
+    if len(text) > _MAX_LENGTH:
+        return None
+    match = _FIELDS.fullmatch(text)
+    if match is None:
+        return None
+    version, trace_id, span_id, flags, rest = match.groups()
+    if version == "ff" or (version == "00" and rest is not None):
+        return None
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
+        return None
+    return TraceContext(trace_id, span_id, bool(int(flags, 16) & _SAMPLED))
+
+
+def format_traceparent(context: TraceContext) -> str:
+    """Return ``context`` as a version 00 header value: 55 characters. Flags that we do not know are not passed on."""
+    return f"00-{context.trace_id}-{context.span_id}-{'01' if context.sampled else '00'}"
+
+
+def new_trace(entropy: bytes, *, sampled: bool = False) -> TraceContext:
+    """Begin a trace from 24 random bytes: 16 for the trace, 8 for its first span.
+
+    Raises:
+        ValueError: another length.
+    """
+    if len(entropy) != ROOT_ENTROPY_BYTES:
+        raise ValueError(f"a new trace takes {ROOT_ENTROPY_BYTES} random bytes")
+    return TraceContext(_identifier(entropy[:16]), _identifier(entropy[16:]), sampled)
+
+
+def child(parent: TraceContext, entropy: bytes) -> TraceContext:
+    """Return a new span of ``parent``'s trace from 8 random bytes; whether it is sampled is the parent's decision.
+
+    Raises:
+        ValueError: another length.
+    """
+    if len(entropy) != CHILD_ENTROPY_BYTES:
+        raise ValueError(f"a child span takes {CHILD_ENTROPY_BYTES} random bytes")
+    return TraceContext(parent.trace_id, _identifier(entropy), parent.sampled)
+
+
+def _identifier(entropy: bytes) -> str:
+    # All zero means "no identifier" on the wire, so the one input in 2^64 that would say that says 1.
+    return entropy.hex() if any(entropy) else "0" * (2 * len(entropy) - 1) + "1"
