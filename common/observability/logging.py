@@ -23,7 +23,7 @@ import orjson
 import structlog
 from structlog.types import EventDict, Processor, WrappedLogger
 
-from common.observability.redaction import REDACTED, SECRET_NAMES, scrub, trace
+from common.observability.redaction import scrub_fields, trace
 
 Logger = structlog.stdlib.BoundLogger
 
@@ -138,11 +138,9 @@ def _render_exception(logger: WrappedLogger, method: str, event: EventDict) -> E
 
 
 def _scrub(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
-    for name, value in event.items():
-        if name in {"_record", "_from_structlog", "exception"}:
-            continue
-        event[name] = REDACTED if name.lower() in SECRET_NAMES else scrub(value)
-    return event
+    # These three are structlog's own, or already rendered line by line.
+    kept = {name: event.pop(name) for name in ("_record", "_from_structlog", "exception") if name in event}
+    return {**scrub_fields(event), **kept}
 
 
 def _renderer(format: LogFormat, out: TextIO) -> Processor:  # noqa: A002

@@ -9,6 +9,7 @@ import re
 import traceback
 from collections.abc import Mapping
 from enum import Enum
+from typing import Any
 
 from common.secret import Secret
 
@@ -50,16 +51,22 @@ def scrub(value: object, depth: int = 0) -> object:
         case _ if depth >= DEEPEST:
             return f"<{type(value).__name__}>"
         case Mapping():
-            return {
-                str(name): REDACTED if str(name).lower() in SECRET_NAMES else scrub(item, depth + 1)
-                for name, item in list(value.items())[:MOST_ENTRIES]
-            }
+            return scrub_fields(dict(list(value.items())[:MOST_ENTRIES]), depth + 1)
         case list() | tuple():
             return [scrub(item, depth + 1) for item in value[:MOST_ENTRIES]]
         case set() | frozenset():
             return sorted((scrub(item, depth + 1) for item in list(value)[:MOST_ENTRIES]), key=str)
         case _:
             return f"<{type(value).__name__}>"
+
+
+def scrub_fields(fields: Mapping[Any, object], depth: int = 0) -> dict[str, object]:
+    """Return ``fields`` with scrubbed names and values; one whose name says that it is secret is not shown at all."""
+    shown: dict[str, object] = {}
+    for given, value in fields.items():
+        name = str(scrub(given, DEEPEST))
+        shown[name] = REDACTED if name.lower() in SECRET_NAMES else scrub(value, depth)
+    return shown
 
 
 def scrub_text(text: str, longest: int = LONGEST_TEXT) -> str:
