@@ -63,6 +63,8 @@ def test_the_tree_as_it_is_keeps_every_contract(tree: Path) -> None:
         ("signer_service.protocol.machine", "import asyncio", "reach no clock"),
         ("signer_service.protocol.machine", "import nacl.bindings", "doors to PyNaCl"),
         ("rest_api.gateway", "import confluent_kafka", "doors to Kafka"),
+        ("signer_service.shell.runner", "import common.kafka.client", "only composition roots choose the broker"),
+        ("signer_service.app", "import common.kafka.embedded", "only composition roots choose the broker"),
         ("common.wire.envelope", "import fastavro", "one door to Avro"),
         ("rest_api.gateway", "from prometheus_client import Counter", "one door to the metrics library"),
         ("signer_service.app", "import structlog", "one door to the logging library"),
