@@ -82,7 +82,9 @@ def jars() -> Path:
         except subprocess.TimeoutExpired as late:
             raise Failed(f"mvn did not finish within {MAVEN_S:.0f} s") from late
         if done.returncode != 0:
-            lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line] or ["no reason given"]
+            lines = [line for line in (done.stdout + done.stderr).splitlines() if "ERROR" in line] or [
+                "no reason given"
+            ]
             raise Failed(f"mvn could not fetch Apache Kafka: {lines[0]}")
         part.rename(folder)
     return folder
@@ -130,7 +132,9 @@ class Instance:
     def start(self, port: int, keep: bool, bench: bool, die_with_us: bool) -> tuple[subprocess.Popen[bytes], int]:
         """Start the broker and wait until it serves. Returns its process and its port."""
         if self.pid() is not None:
-            raise Failed(f"already running as process {self.pid()}; stop it first: kafka.py stop --name {self.folder.name}")
+            raise Failed(
+                f"already running as process {self.pid()}; stop it first: kafka.py stop --name {self.folder.name}"
+            )
         java = tool("java", "default-jre-headless")
         classpath = f"{jars()}/*"
         port = port or free_port()
@@ -157,10 +161,19 @@ class Instance:
         if not data.is_dir():
             cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
             # "--cluster-id=ID": an id may begin with a dash, and would be read as an option.
-            format_it = [*base, "kafka.tools.StorageTool", "format", f"--cluster-id={cluster_id}", "-c", str(self.config)]
+            format_it = [
+                *base,
+                "kafka.tools.StorageTool",
+                "format",
+                f"--cluster-id={cluster_id}",
+                "-c",
+                str(self.config),
+            ]
             done = subprocess.run(format_it, capture_output=True, text=True, timeout=START_S, check=False)
             if done.returncode != 0:
-                raise Failed(f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
+                raise Failed(
+                    f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+                )
         with (self.folder / "console.log").open("ab") as console:
             process = subprocess.Popen(
                 [*base, "kafka.Kafka", str(self.config)],
@@ -169,7 +182,8 @@ class Instance:
                 stderr=console,
                 # Away from the terminal: Ctrl-C comes to us, and we stop it in order.
                 start_new_session=True,
-                preexec_fn=_die_with_parent if die_with_us else None,
+                # This program has one thread, so nothing can hold a lock while the child is made.
+                preexec_fn=_die_with_parent if die_with_us else None,  # noqa: PLW1509
             )
         self.pid_file.write_text(str(process.pid))
         end = time.monotonic() + START_S

@@ -269,7 +269,7 @@ class GroupConsumer(Protocol):
         """
 
     def pause(self, partitions: Iterable[int] | None = None) -> None:
-        """Fetch no more of these; ``None``: of all, those assigned later too. Records that are under way may still come.
+        """Fetch no more of these; ``None``: of all, those assigned later too. Records under way may still come.
 
         Holds over a reassignment, until ``resume``. The member goes on polling, so that it is not thrown out.
         """
@@ -362,4 +362,4 @@ class Kafka(Protocol):
         """What ``on_state`` said last; ``False`` before any evidence."""
 
     def heartbeats(self) -> Mapping[str, float]:
-        """Thread name to ``time.monotonic()`` of its last turn, of those that are running: liveness compares with now."""
+        """Thread name to ``time.monotonic()`` of its last turn: liveness compares with now."""

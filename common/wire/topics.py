@@ -25,8 +25,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from common.errors import BadInput
+from common.wire import messages
 
-MAX_RECORD_BYTES = 1024 * 1024
+MAX_RECORD_BYTES = messages.MAX_RECORD_BYTES
 """``max.message.bytes`` of every topic: one record with key, headers and the batch around it."""
 
 REQUEST_PARTITIONS = 12

@@ -1,0 +1,208 @@
+"""The member of the consumer group: assignment, pause, offsets, on the owner thread.
+
+An offset is committed when everything below it is finished, and only while the partition is ours. At a revoke the
+listener gets a short grace for what is in flight; then what is stored is committed before the partition goes, so that
+its next owner repeats as little as possible. Of a lost partition nothing is committed: it is somebody else's already.
+"""
+
+import asyncio
+import concurrent.futures
+import logging
+import threading
+from collections.abc import Callable, Iterable
+
+from confluent_kafka import Consumer, KafkaException, TopicPartition
+
+from common.kafka import options
+from common.kafka.owner import Owner
+from common.kafka.port import GroupListener, KafkaSettings, Record
+from common.kafka.state import Witness
+
+_CLOSE_MARGIN_S = 15.0
+"""Beyond the grace: a commit waits for a coordinator that is away at most its session timeout of 10 s."""
+
+_logger = logging.getLogger("common.kafka.librdkafka")
+
+
+class RealGroup(Owner):
+    """``port.GroupConsumer`` on confluent-kafka."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        witness: Witness,
+        topic: str,
+        listener: GroupListener,
+        member: str | None,
+        grace_s: float,
+    ) -> None:
+        super().__init__(witness, options.group(settings, member), listener.deliver, grace_s + _CLOSE_MARGIN_S)
+        self._topic = topic
+        self._listener = listener
+        self._grace_s = grace_s
+        self._told: frozenset[int] = frozenset()  # as the listener knows it; event loop only
+        self._stores: dict[int, int] = {}  # not yet handed to librdkafka
+        self._stores_lock = threading.Lock()
+        # The owner thread's own.
+        self._held: set[int] = set()
+        self._left: set[int] = set()  # went away during this turn
+        self._stored: dict[int, int] = {}  # handed to librdkafka since the partition came
+        self._paused: set[int] = set()
+        self._all_paused = False
+
+    def store(self, partition: int, next_offset: int) -> None:
+        with self._stores_lock:
+            self._stores[partition] = max(next_offset, self._stores.get(partition, 0))
+
+    def pause(self, partitions: Iterable[int] | None = None) -> None:
+        which = None if partitions is None else frozenset(partitions)
+        self.command(lambda: self._pause(which))
+
+    def resume(self, partitions: Iterable[int] | None = None) -> None:
+        which = None if partitions is None else frozenset(partitions)
+        self.command(lambda: self._resume(which))
+
+    def assigned(self) -> frozenset[int]:
+        return self._told
+
+    # The owner thread.
+
+    def opening(self) -> None:
+        self.consumer.subscribe(
+            [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
+        )
+
+    def turn(self) -> None:
+        self._left.clear()
+        self._hand_stores()
+
+    def ours(self, records: list[Record]) -> list[Record]:
+        # A rebalance can happen inside the very call that fetched the batch: records of a partition that has gone
+        # belong to its next owner.
+        return [record for record in records if record.partition in self._held and record.partition not in self._left]
+
+    def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.consumer.incremental_assign(partitions)
+        numbers = frozenset(partition.partition for partition in partitions)
+        self._held |= numbers
+        with self._stores_lock:
+            for number in numbers:
+                # What an earlier ownership left behind says nothing about this one.
+                self._stores.pop(number, None)
+                self._stored.pop(number, None)
+        # A pause is forgotten by the client when a partition goes and comes back.
+        self._apply_pause(numbers if self._all_paused else numbers & self._paused)
+        if numbers:  # each round of a cooperative rebalance ends here, most of them with nothing new
+            self.connection.post(self._tell_assigned, numbers)
+
+    def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = frozenset(partition.partition for partition in partitions)
+        try:
+            told = asyncio.run_coroutine_threadsafe(self._tell_revoked(numbers), self.connection.loop)
+        except RuntimeError:  # the loop is closed: nobody can finish anything any more
+            pass
+        else:
+            try:
+                told.result(self._grace_s)
+            except concurrent.futures.TimeoutError:
+                told.cancel()
+                _logger.warning("%s: work on partitions %s outlived its grace", self.witness.name, sorted(numbers))
+        self._hand_stores()
+        self._commit(numbers)
+        self._let_go(numbers)
+        self.consumer.incremental_unassign(partitions)
+
+    def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        numbers = frozenset(partition.partition for partition in partitions)
+        self._let_go(numbers)
+        self.connection.post(self._tell_lost, numbers)
+        self.consumer.incremental_unassign(partitions)
+
+    def _let_go(self, numbers: frozenset[int]) -> None:
+        self._held -= numbers
+        self._left |= numbers
+
+    def _hand_stores(self) -> None:
+        with self._stores_lock:
+            stores, self._stores = self._stores, {}
+        forward = {
+            number: offset
+            for number, offset in stores.items()
+            if number in self._held and offset > self._stored.get(number, -1)
+        }
+        if not forward:
+            return
+        try:
+            self.consumer.store_offsets(offsets=[self._at(number, offset) for number, offset in forward.items()])
+        except KafkaException as refused:
+            # The assignment is changing under us; what is not committed is only done again.
+            _logger.warning("%s: offsets were not stored: %s", self.witness.name, refused)
+            return
+        self._stored |= forward
+
+    def _commit(self, numbers: frozenset[int]) -> None:
+        offsets = [self._at(number, self._stored[number]) for number in numbers if number in self._stored]
+        if not offsets:
+            return
+        try:
+            self.consumer.commit(offsets=offsets, asynchronous=False)
+        except KafkaException as refused:
+            # The next owner does the uncommitted part again: more work, and nothing lost.
+            _logger.warning("%s: offsets were not committed: %s", self.witness.name, refused)
+
+    def _pause(self, which: frozenset[int] | None) -> None:
+        if which is None:
+            self._all_paused = True
+            self._apply_pause(frozenset(self._held))
+        else:
+            self._paused |= which
+            self._apply_pause(which & self._held)
+
+    def _resume(self, which: frozenset[int] | None) -> None:
+        if which is None:
+            self._all_paused = False
+            self._paused.clear()
+            which = frozenset(self._held)
+        else:
+            if self._all_paused:
+                # "All" becomes "all of those held, without these"; newcomers are no longer paused.
+                self._all_paused = False
+                self._paused |= self._held
+            self._paused -= which
+        if names := [self._at(number) for number in which & self._held]:
+            self.consumer.resume(names)
+
+    def _apply_pause(self, numbers: frozenset[int]) -> None:
+        if numbers:
+            self.consumer.pause([self._at(number) for number in numbers])
+
+    def _at(self, number: int, offset: int | None = None) -> TopicPartition:
+        return TopicPartition(self._topic, number) if offset is None else TopicPartition(self._topic, number, offset)
+
+    # Back on the event loop.
+
+    def _tell_assigned(self, numbers: frozenset[int]) -> None:
+        self._told |= numbers
+        self._guarded("on_assigned", lambda: self._listener.on_assigned(numbers))
+
+    async def _tell_revoked(self, numbers: frozenset[int]) -> None:
+        try:
+            await self._listener.on_revoked(numbers)
+        except asyncio.CancelledError:
+            raise
+        except Exception as bug:
+            _logger.exception("on_revoked raised")
+            self.witness.fatal(f"on_revoked raised {bug!r}")
+        finally:
+            self._told -= numbers
+
+    def _tell_lost(self, numbers: frozenset[int]) -> None:
+        self._told -= numbers
+        self._guarded("on_lost", lambda: self._listener.on_lost(numbers))
+
+    def _guarded(self, name: str, call: Callable[[], None]) -> None:
+        try:
+            call()
+        except Exception as bug:
+            _logger.exception("%s raised", name)
+            self.witness.fatal(f"{name} raised {bug!r}")

@@ -1,0 +1,108 @@
+"""The reader of whole topics: explicit assignment, no group.
+
+Assigned is not ready: with ``auto.offset.reset=latest`` the start would be looked up some time after assignment, and
+answers written in between would be lost. So the watermarks are asked first, assigned explicitly, and only then is
+``start()`` over.
+"""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
+
+from common.errors import BadInput, Unavailable
+from common.kafka import options
+from common.kafka.owner import TOPIC_MISSING, TRANSIENT, Owner
+from common.kafka.port import At, Deliver, KafkaSettings, OnLost, Position, Start, Watermarks
+from common.kafka.state import Witness
+
+START_S = 30.0
+MISSING_S = 10.0
+CLOSE_S = 10.0
+_QUESTION_S = 2.0
+_WATERMARKS_S = 5.0
+
+
+class RealTail(Owner):
+    """``port.TailConsumer`` on confluent-kafka."""
+
+    def __init__(
+        self,
+        settings: KafkaSettings,
+        witness: Witness,
+        positions: Mapping[str, Position],
+        deliver: Deliver,
+        on_lost: OnLost,
+        on_reset_error: Callable[[str, str], None] | None,
+    ) -> None:
+        super().__init__(witness, options.tail(settings, on_lost), deliver, CLOSE_S)
+        self._positions = dict(positions)
+        self._on_reset_error = on_reset_error
+        # Written by the owner thread before start() returns, only read after.
+        self._begin: dict[tuple[str, int], int] = {}
+        self._end: dict[tuple[str, int], int] = {}
+
+    def begin_at_start(self, topic: str, partition: int = 0) -> int:
+        return self._begin[topic, partition]
+
+    def end_at_start(self, topic: str, partition: int = 0) -> int:
+        return self._end[topic, partition]
+
+    async def watermarks(self, topic: str, partition: int = 0) -> Watermarks:
+        try:
+            return await self.ask(partial(self._ask_watermarks, topic, partition, _QUESTION_S), _WATERMARKS_S)
+        except KafkaException as error:
+            raise _as_ours(error.args[0], topic) from error
+
+    # The owner thread.
+
+    def opening(self) -> None:
+        assignment = []
+        for topic, position in self._positions.items():
+            try:
+                partitions = self.patiently(partial(self._partitions, topic), START_S, TRANSIENT)
+                if isinstance(position, At) and partitions != 1:
+                    raise BadInput("position", f"{topic} has {partitions} partitions: an offset alone is no position")
+                for partition in range(partitions):
+                    # TOPIC_MISSING passes too: a topic that was made a moment ago is not known everywhere yet.
+                    marks = self.patiently(
+                        partial(self._ask_watermarks, topic, partition, _QUESTION_S),
+                        START_S,
+                        TRANSIENT | TOPIC_MISSING,
+                    )
+                    if isinstance(position, At):
+                        begin = position.offset
+                    else:
+                        begin = marks.low if isinstance(position, Start) else marks.high
+                    self._begin[topic, partition] = begin
+                    self._end[topic, partition] = marks.high
+                    assignment.append(TopicPartition(topic, partition, begin))
+            except KafkaException as error:
+                raise _as_ours(error.args[0], topic) from error
+        self.consumer.assign(assignment)
+
+    def failed(self, message: Message, error: KafkaError) -> None:
+        if error.code() == KafkaError._AUTO_OFFSET_RESET and self._on_reset_error is not None:
+            self.connection.post(self._on_reset_error, message.topic() or "", f"{error.name()}: {error.str()}")
+        else:
+            super().failed(message, error)
+
+    def _partitions(self, topic: str) -> int:
+        return self.patiently(partial(self._ask_partitions, topic), MISSING_S, TOPIC_MISSING)
+
+    def _ask_partitions(self, topic: str) -> int:
+        found = self.consumer.list_topics(topic, _QUESTION_S).topics[topic]
+        if found.error is not None:
+            raise KafkaException(found.error)
+        if not found.partitions:
+            raise KafkaException(KafkaError(KafkaError.UNKNOWN_TOPIC_OR_PART))
+        return len(found.partitions)
+
+    def _ask_watermarks(self, topic: str, partition: int, timeout_s: float) -> Watermarks:
+        low, high = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s)
+        return Watermarks(low, high)
+
+
+def _as_ours(error: KafkaError, topic: str) -> Unavailable:
+    detail = f"{topic}: {error.name()}: {error.str()}"
+    return Unavailable("topic-missing" if error.code() in TOPIC_MISSING else "broker-unreachable", detail)
