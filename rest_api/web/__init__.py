@@ -1,0 +1,1 @@
+"""Templates and static files of /sign, installed with the package."""

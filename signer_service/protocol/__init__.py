@@ -1,0 +1,8 @@
+"""Sans-IO machines: what a replica does next, as a plain function of its state and one event.
+
+``machine``      the contract: Transition, events, notes
+``view``         what a machine may know of the committee
+``participant``  checks a request itself, then gives one share of a signature
+``coordinator``  leads one signing session
+``ceremony``     key generation and resharing, as a fold over one log
+"""
