@@ -4,8 +4,9 @@ import pytest
 
 from common.errors import Bug
 from common.secret import Secret
+from signer_service.frost import proofs
 from signer_service.frost.errors import InvalidProof
-from signer_service.frost.group import IDENTITY, ORDER, Element, Scalar, base_mul, mul, sub
+from signer_service.frost.group import IDENTITY, ORDER, Element, Scalar, base_mul, encode_scalar, mul, sub
 from signer_service.frost.proofs import PROOF_BYTES, prove, prove_equal, verify_equal, verify_proof
 from tests.frost.keymaker import entropy, scalar
 from tests.frost.test_elements import SMALL_ORDER
@@ -91,15 +92,21 @@ def test_a_proof_of_equality_is_for_one_set_of_points() -> None:
         verify_equal(PUBLIC, SHARED, BASE, CONTEXT, EQUALITY)
 
 
+def test_a_proof_about_zero_is_refused_though_its_equation_holds() -> None:
+    """Anybody can make one: with X the identity, z = k fits every challenge."""
+    k = scalar("k")
+    with pytest.raises(InvalidProof):
+        verify_proof(IDENTITY, CONTEXT, base_mul(k) + encode_scalar(k))
+    for base in (BASE, IDENTITY):
+        c = proofs._equality_challenge((IDENTITY, base, IDENTITY), (base_mul(k), mul(base, k)), CONTEXT)
+        with pytest.raises(InvalidProof):
+            verify_equal(IDENTITY, base, IDENTITY, CONTEXT, encode_scalar(c) + encode_scalar(k))
+
+
 def test_nothing_is_proved_with_a_trivial_commitment() -> None:
-    """R = identity and z = c * x would verify as an equation, but needs x; with X = identity it needs nothing."""
     for head in SMALL_ORDER.values():
         with pytest.raises(InvalidProof):
-            verify_proof(IDENTITY, CONTEXT, head + bytes(32))
-        with pytest.raises(InvalidProof):
             verify_proof(PUBLIC, CONTEXT, head + bytes(32))
-    with pytest.raises(InvalidProof):
-        verify_equal(IDENTITY, BASE, IDENTITY, CONTEXT, bytes(64))
 
 
 def test_a_complainer_cannot_show_another_shared_point() -> None:
