@@ -9,7 +9,9 @@ import re
 import traceback
 from collections.abc import Mapping
 from enum import Enum
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 from common.secret import Secret
 
@@ -26,8 +28,12 @@ SECRET_NAMES = frozenset(
     | {"share", "sasl_password", "signing_key", "token"}
 )
 
-_BYTE_LITERAL = re.compile(r"\b(?:bytearray\()?[bB][rR]?('(?:[^'\\\n]|\\.)*'|\"(?:[^\"\\\n]|\\.)*\")")
-_QUOTED_INPUT = re.compile(r"input_value=.*?(?=, input_type=|\]|\n|$)")
+# A literal that a cut left without its closing quote ends with the line: its beginning must not show either.
+_BYTE_LITERAL = re.compile(
+    r"""\b[bB][rR]?(?:'(?:[^'\\\n]|\\.)*(?:'|\\?(?=\n|$))|"(?:[^"\\\n]|\\.)*(?:"|\\?(?=\n|$)))"""
+)
+# Greedy to the end of pydantic's line: an input may itself contain whatever could mark its end.
+_QUOTED_INPUT = re.compile(r"input_value=(?:[^\n]*(?=, input_type=)|[^\n]*)")
 
 
 def scrub(value: object, depth: int = 0) -> object:
@@ -46,6 +52,8 @@ def scrub(value: object, depth: int = 0) -> object:
             return _one_line(scrub_text(value))
         case bytes() | bytearray() | memoryview():
             return _bytes(bytes(value))
+        case PurePath() | UUID():
+            return scrub(str(value), depth)
         case BaseException():
             return describe(value)
         case _ if depth >= DEEPEST:

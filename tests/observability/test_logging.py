@@ -7,7 +7,9 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from hypothesis import given
@@ -108,6 +110,22 @@ def test_a_validation_error_does_not_quote_what_the_caller_sent() -> None:
     assert sent not in str(scrub(caught.value))
 
 
+@pytest.mark.parametrize("sent", ["plain words", "a ] words", "x, input_type=str] words", "'\" words", "\n words"])
+def test_no_input_can_end_its_own_redaction(sent: str) -> None:
+    with pytest.raises(ValidationError) as caught:
+        Body.model_validate({"number": sent})
+    assert "words" in str(caught.value)
+    assert "words" not in str(scrub(caught.value))
+
+
+@given(st.binary(min_size=1, max_size=200), st.integers(0, 60))
+def test_a_byte_literal_does_not_show_even_when_the_text_is_cut_inside_it(raw: bytes, longest: int) -> None:
+    text = scrub_text(f"cannot use {raw!r} here", longest)
+    assert text.startswith("cannot use <bytes>"[: min(longest, 11)])
+    assert repr(raw) not in text
+    assert longest < 14 or "b'" not in text.split("... <")[0]
+
+
 def test_our_own_errors_keep_code_and_detail() -> None:
     assert scrub(BadInput("key-id", "too long")) == "BadInput: key-id: too long"
 
@@ -179,6 +197,11 @@ def test_a_line_break_or_escape_sequence_cannot_forge_a_line() -> None:
     get_logger("test").info("name\n2026 [error] forged", name="\x1b[2Jcleared\nforged")
     assert len(out.getvalue().splitlines()) == 1
     assert "\x1b[2J" not in out.getvalue()
+
+
+def test_paths_and_identifiers_are_shown() -> None:
+    assert scrub(Path("seats/1")) == "seats/1"
+    assert scrub(UUID(int=7)) == "00000000-0000-0000-0000-000000000007"
 
 
 def test_long_text_is_cut() -> None:
