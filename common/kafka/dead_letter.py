@@ -12,7 +12,7 @@ KEPT_BYTES = 1000 * 1024
 
 MAX_KEY_BYTES = 1024
 MAX_DETAIL_CHARS = 500
-NO_TIMESTAMP = Instant(0)
+NO_TIMESTAMP = Instant(-1)
 
 
 def wrap(record: Record, reason: str, detail: str, found_by: str) -> DeadLetter:
@@ -34,7 +34,8 @@ def wrap(record: Record, reason: str, detail: str, found_by: str) -> DeadLetter:
         offset=Offset(record.offset),
         timestamp_ms=NO_TIMESTAMP if record.timestamp_ms is None else Instant(record.timestamp_ms),
         reason=reason,
-        detail=detail[:MAX_DETAIL_CHARS],
+        # Lone surrogates, from somebody's odd file or header name, are no text that can be written.
+        detail=detail[:MAX_DETAIL_CHARS].encode("utf-8", "replace").decode(),
         found_by=found_by,
         key=key,
         value=record.value[: KEPT_BYTES - len(key)],
