@@ -133,7 +133,9 @@ class Client(_Settings):
         self._http = httpx.Client(**self.http)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._http.close()
 
     def send(self, call: Call) -> Any:

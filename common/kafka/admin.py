@@ -13,7 +13,7 @@ from typing import TypeVar
 from confluent_kafka import KafkaError, KafkaException
 from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
 
-from common.errors import Unavailable
+from common.errors import BadInput, Unavailable
 from common.kafka import options
 from common.kafka.owner import TOPIC_MISSING, TRANSIENT
 from common.kafka.port import Difference, Ensured, KafkaSettings
@@ -50,6 +50,12 @@ class RealAdmin:
 
     async def ensure(self, specs: Sequence[TopicSpec]) -> Ensured:
         return await self._on_thread(lambda: self._ensure(specs))
+
+    async def delete(self, names: Sequence[str]) -> None:
+        prefix = self._settings.topic_prefix
+        if not prefix or not all(name.startswith(prefix) for name in names):
+            raise BadInput("topic-prefix", "only topics under our own prefix are deleted", "topic_prefix")
+        await self._on_thread(lambda: self._delete(names))
 
     async def close(self) -> None:
         if self._closed:
@@ -111,6 +117,14 @@ class RealAdmin:
                 raise
             raise Unavailable("topic-create", f"{spec.name}: {_text(error.args[0])}") from error
         return True
+
+    def _delete(self, names: Sequence[str]) -> None:
+        for result in self._admin().delete_topics(list(names), request_timeout=_CALL_S).values():
+            try:
+                result.result(_CALL_S * 2)
+            except KafkaException as error:
+                if error.args[0].code() not in TOPIC_MISSING:
+                    raise
 
     def _wait_until_usable(self, specs: Sequence[TopicSpec]) -> None:
         end = time.monotonic() + _VISIBLE_S

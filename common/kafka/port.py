@@ -309,6 +309,15 @@ class Admin(Protocol):
                 ``topic-missing`` on the embedded broker, where only the process that owns it can make topics.
         """
 
+    async def delete(self, names: Sequence[str]) -> None:
+        """Delete topics of our prefix; those that are not there are passed over.
+
+        Raises:
+            BadInput: ``topic-prefix``: we have no prefix, or a name is outside of it. Whoever shares a cluster under a
+                prefix may clean up after himself; nobody deletes the topics of a production system by this.
+            Unavailable: ``broker-unreachable``, or ``not-authorized``.
+        """
+
     async def close(self) -> None:
         """Stop. Bounded; may be repeated."""
 

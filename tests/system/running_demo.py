@@ -1,0 +1,144 @@
+"""A real ``signer-flow demo`` for tests: started as a user starts it, read as a user reads it, ended for certain."""
+
+import os
+import queue
+import re
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+READY_WITHIN_S = 100.0
+STOP_WITHIN_S = 5.0
+
+
+def free_port_base(count: int) -> int:
+    """The first of ``count`` ports in a row that are free on loopback right now."""
+    for _ in range(200):
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            base: int = probe.getsockname()[1]
+        if base + count > 65_000:
+            continue
+        if all(_is_free(base + i) for i in range(count)):
+            return base
+    raise AssertionError("no row of free ports found")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+class RunningDemo:
+    """One demo process. ``lines`` is everything it has printed so far."""
+
+    def __init__(self, arguments: Sequence[str], port: int, admin_port: int, temporary: Path) -> None:
+        self.port, self.admin_port, self.temporary = port, admin_port, temporary
+        self.lines: list[str] = []
+        self._fresh: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        command = (sys.executable, "-m", "rest_api.cli", "demo", "--port", str(port), "--admin-port", str(admin_port))
+        self.process = subprocess.Popen(
+            [*command, *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={**os.environ, "TMPDIR": str(temporary)},
+        )
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line.rstrip("\n"))
+            self._fresh.put(line)
+        self._fresh.put(None)
+
+    def wait_for_line(self, pattern: str, timeout_s: float, start: int = 0) -> str:
+        """The first line from number ``start`` on that matches; fails with all output when there is none in time."""
+        deadline = time.monotonic() + timeout_s
+        seen = start
+        while True:
+            while seen < len(self.lines):
+                if re.search(pattern, self.lines[seen]):
+                    return self.lines[seen]
+                seen += 1
+            try:
+                if self._fresh.get(timeout=max(0.0, deadline - time.monotonic())) is None and seen >= len(self.lines):
+                    raise AssertionError(f"demo ended without {pattern!r}:\n" + "\n".join(self.lines))
+            except queue.Empty:
+                raise AssertionError(f"no {pattern!r} within {timeout_s} s:\n" + "\n".join(self.lines)) from None
+
+    def wait_ready(self) -> None:
+        self.wait_for_line(rf"^ready: {re.escape(self.url)}/sign$", READY_WITHIN_S)
+
+    def children(self) -> dict[str, int]:
+        """Name to pid of each child, by looking at the process table as an operator would."""
+        found: dict[str, int] = {}
+        for folder in Path("/proc").iterdir():
+            if not folder.name.isdigit():
+                continue
+            try:
+                parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                environment = (folder / "environ").read_bytes().split(b"\0")
+            except (OSError, IndexError, ValueError):
+                continue
+            if parent != self.process.pid:
+                continue
+            for entry in environment:
+                name, _, value = entry.decode(errors="replace").partition("=")
+                if name == "SIGNER_SERVICE_INDEX":
+                    found[f"signer {value}"] = int(folder.name)
+                elif name == "SIGNER_REST_API_INDEX":
+                    found[f"api {value}"] = int(folder.name)
+        return found
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> tuple[int, float]:
+        """Send a signal and wait. Returns exit code and seconds."""
+        started = time.monotonic()
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        code = self.process.wait(timeout=30)
+        self._reader.join(timeout=5)
+        return code, time.monotonic() - started
+
+
+def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
+    """Wait for a condition; fails, naming it, when it does not come true in time."""
+    deadline = time.monotonic() + timeout_s
+    pause = threading.Event()
+    while not condition():
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}")
+        pause.wait(0.05)
+
+
+@contextmanager
+def running_demo(*arguments: str, apis: int = 2, signers: int = 3) -> Iterator[RunningDemo]:
+    """Start a demo on free ports; whatever happens, no process of it is left afterwards."""
+    base = free_port_base(apis + signers + apis + 110)
+    with tempfile.TemporaryDirectory(prefix="demo-test-") as temporary:
+        demo = RunningDemo(
+            ["--apis", str(apis), "--signers", str(signers), *arguments], base, base + apis, Path(temporary)
+        )
+        try:
+            yield demo
+        finally:
+            if demo.process.poll() is None:
+                demo.stop()

@@ -1,0 +1,174 @@
+"""`signer-flow demo` as its user sees it: on the embedded broker, and the same on Apache Kafka."""
+
+import base64
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from common.kafka.port import KafkaSettings
+from tests.system.running_demo import STOP_WITHIN_S, RunningDemo, running_demo, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+WYCHEPROOF = Path(__file__).parent.parent / "vectors" / "wycheproof-ed25519.json"
+
+
+@pytest.fixture(scope="module")
+def demo(kafka_cluster: KafkaSettings) -> Iterator[RunningDemo]:
+    broker = () if kafka_cluster.embedded else ("--kafka", kafka_cluster.bootstrap)
+    with running_demo(*broker) as running:
+        running.wait_ready()
+        yield running
+
+
+def openssl_verifies(public_key: str, message: bytes, signature: str) -> None:
+    key = Ed25519PublicKey.from_public_bytes(base64.b64decode(public_key))
+    key.verify(base64.b64decode(signature), message)
+
+
+def cli(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "rest_api.cli", *arguments], input=stdin, capture_output=True, timeout=60, check=False
+    )
+
+
+def test_every_wycheproof_message_is_signed_and_openssl_agrees(demo: RunningDemo) -> None:
+    groups = json.loads(WYCHEPROOF.read_text())["testGroups"]
+    messages = {bytes.fromhex(test["msg"]) for group in groups for test in group["tests"]}
+    assert b"" in messages
+    with httpx.Client(base_url=demo.url, timeout=10) as http:
+        for message in sorted(messages):
+            answer = http.post("/v1/sign", json={"data": base64.b64encode(message).decode()})
+            assert answer.status_code == 200, answer.text
+            openssl_verifies(answer.json()["public_key"], message, answer.json()["signature"])
+
+
+def test_a_thousand_items_in_one_batch_are_signed_in_order(demo: RunningDemo) -> None:
+    items = [{"text": f"invoice {i}", "reference": str(i)} for i in range(1000)]
+    answer = httpx.post(
+        f"{demo.url}/v1/sign/batch", json={"items": items}, timeout=40, headers={"Request-Timeout-Ms": "30000"}
+    )
+    assert answer.status_code == 200, answer.text
+    results = answer.json()["results"]
+    assert [r["reference"] for r in results] == [str(i) for i in range(1000)]
+    for i, result in enumerate(results):
+        openssl_verifies(result["public_key"], f"invoice {i}".encode(), result["signature"])
+
+
+def test_both_pods_sign_with_the_same_key(demo: RunningDemo) -> None:
+    keys = {
+        httpx.post(f"http://127.0.0.1:{demo.port + n}/v1/sign", json={"text": "same"}, timeout=10).json()["public_key"]
+        for n in range(2)
+    }
+    assert len(keys) == 1
+
+
+def test_the_command_line_signs_and_verifies(demo: RunningDemo, tmp_path: Path) -> None:
+    document = tmp_path / "contract.txt"
+    document.write_bytes(b"we agree\n")
+    signed = cli("sign", str(document), "--url", demo.url)
+    assert signed.returncode == 0, signed.stderr
+    signature = signed.stdout.decode().strip()
+    assert len(base64.b64decode(signature, validate=True)) == 64
+    assert cli("verify", str(document), "--signature", signature, "--url", demo.url).returncode == 0
+    assert cli("verify", "-", "--signature", signature, "--url", demo.url, stdin=b"we agree\r\n").returncode == 1
+    assert cli("sign", "-", "--url", demo.url, "--key", "nobody", stdin=b"x").returncode == 3
+    assert cli("sign", str(tmp_path / "missing"), "--url", demo.url).returncode == 2
+    assert cli("sign", "-", "--url", "http://127.0.0.1:1", stdin=b"x").returncode == 4
+
+
+def test_p6_kill_9_of_each_signer_in_turn_fails_no_request(demo: RunningDemo) -> None:
+    """Only requests in flight at a kill may be slow, and the next signer dies when the last is back."""
+    stop = threading.Event()
+    taken: list[tuple[float, float, int]] = []
+
+    def load() -> None:
+        with httpx.Client(base_url=demo.url, timeout=10) as http:
+            while not stop.is_set():
+                started = time.monotonic()
+                answer = http.post("/v1/sign", json={"text": f"at {started}"})
+                taken.append((started, time.monotonic(), answer.status_code))
+
+    def ready(seat: int) -> bool:
+        try:
+            answer = httpx.get(f"http://127.0.0.1:{demo.admin_port + seat}/readyz", timeout=2)
+        except httpx.HTTPError:
+            return False
+        return answer.status_code == 200
+
+    kills: list[float] = []
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for seat in (1, 2, 3):
+            before = len(demo.lines)
+            kills.append(time.monotonic())
+            os.kill(demo.children()[f"signer {seat}"], signal.SIGKILL)
+            demo.wait_for_line(rf"^signer {seat} was killed by SIGKILL; starting it again in 2 s$", 5, before)
+            wait_until(lambda seat=seat: ready(seat), 60, f"signer {seat} is ready again")  # type: ignore[misc]
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(timeout=20)
+    failed = [row for row in taken if row[2] != 200]
+    assert not failed, failed[:5]
+    slow = [(a, b) for a, b, _ in taken if b - a > 3.0]
+    for a, b in slow:
+        assert any(a <= kill <= b for kill in kills), f"a request that was not in flight at a kill took {b - a:.1f} s"
+    assert len(taken) > 30
+
+
+def test_sigterm_ends_everything_in_five_seconds_and_leaves_nothing(kafka_cluster: KafkaSettings) -> None:
+    broker = () if kafka_cluster.embedded else ("--kafka", kafka_cluster.bootstrap)
+    with running_demo(*broker) as running:
+        running.wait_ready()
+        children = running.children()
+        assert set(children) == {"signer 1", "signer 2", "signer 3", "api 0", "api 1"}
+        code, seconds = running.stop(signal.SIGTERM)
+        assert code == 0, running.lines[-5:]
+        assert seconds < STOP_WITHIN_S
+        assert [pid for pid in children.values() if Path(f"/proc/{pid}").exists()] == []
+        assert list(running.temporary.iterdir()) == []
+
+
+def test_a_demo_that_is_killed_takes_its_children_with_it() -> None:
+    with running_demo() as running:
+        running.wait_ready()
+        children = running.children()
+        running.stop(signal.SIGKILL)
+        wait_until(
+            lambda: not any(Path(f"/proc/{pid}/exe").exists() for pid in children.values()), 5, "children are gone"
+        )
+
+
+def test_a_taken_port_is_said_in_one_line_with_the_remedy(demo: RunningDemo) -> None:
+    refused = cli("demo", "--port", str(demo.port), "--admin-port", str(demo.admin_port))
+    assert refused.returncode == 4
+    lines = refused.stderr.decode().splitlines()
+    assert len(lines) == 1
+    assert f"port {demo.port} is taken" in lines[0]
+    assert "--port" in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--threshold", "4"), "--threshold"),
+        (("--threshold", "1"), "--threshold"),
+        (("--state-dir", "somewhere"), "--kafka"),
+    ],
+)
+def test_a_demo_that_cannot_work_is_refused_before_anything_starts(arguments: tuple[str, ...], named: str) -> None:
+    refused = cli("demo", *arguments)
+    assert refused.returncode == 2
+    assert named.encode() in refused.stderr
