@@ -1,0 +1,92 @@
+"""Who is alive, by their beats on our own clock; and how wrong that clock is, by our own. No IO.
+
+The broker is not trusted: it can hold beats back (a replica then looks dead, which costs availability only) or show an
+old one again. An old beat of a live seat is therefore ignored: of one boot only a higher ``seq`` counts, and another
+boot only if it started later, as long as the one we know is not itself overdue.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from common.ids import BootId, Index, Instant
+from common.wire.messages import Presence
+from signer_service.protocol.machine import Peer
+
+
+@dataclass(frozen=True, slots=True)
+class _Heard:
+    boot_id: BootId
+    beat: Presence
+    at: float
+
+
+class PeerWatch:
+    """The live seats. Times are ``monotonic`` seconds."""
+
+    def __init__(self, suspect_after_s: float) -> None:
+        self._suspect_after = suspect_after_s
+        self._heard: dict[Index, _Heard] = {}
+        self._live: dict[Index, Peer] = {}
+
+    def beat(self, seat: Index, boot_id: BootId, beat: Presence, now: float) -> bool:
+        """Take a beat whose envelope verified. Returns whether it was a new word of that seat."""
+        known = self._heard.get(seat)
+        if known is not None and now - known.at < self._suspect_after:
+            if boot_id == known.boot_id:
+                if beat.seq <= known.beat.seq:
+                    return False
+            elif beat.started_ms < known.beat.started_ms:
+                return False
+        elif known is not None and boot_id == known.boot_id and beat.seq <= known.beat.seq:
+            # However long it was silent: a beat that was heard before is no sign of life.
+            return False
+        self._heard[seat] = _Heard(boot_id, beat, now)
+        return True
+
+    def changed(self, now: float) -> Mapping[Index, Peer] | None:
+        """Return who is live now, if that differs from what was returned last; else None."""
+        live = {
+            seat: Peer(
+                index=seat,
+                boot_id=heard.boot_id,
+                draining=heard.beat.draining,
+                epochs={key.key_id: key.epoch for key in heard.beat.keys if key.holds_share},
+            )
+            for seat, heard in self._heard.items()
+            if now - heard.at < self._suspect_after
+        }
+        if live == self._live:
+            return None
+        self._live = live
+        return dict(live)
+
+    def live(self) -> Mapping[Index, Peer]:
+        """As ``changed`` returned last."""
+        return self._live
+
+
+class SkewMeter:
+    """Our clock less the broker's, as far as it is certain.
+
+    A beat that we sent at s, that the broker appended at b (its clock) and that we read at r says that our clock is
+    ahead by at least s - b, or behind by at least b - r; between them nothing is proven, and delay on the way is never
+    taken for skew.
+    """
+
+    def __init__(self) -> None:
+        self._samples: list[int] = []
+
+    def sample(self, sent_ms: Instant, appended_ms: int, read_ms: Instant) -> None:
+        """Take one of our own beats. Times in Unix milliseconds."""
+        if sent_ms > appended_ms:
+            skew = sent_ms - appended_ms
+        elif appended_ms > read_ms:
+            skew = read_ms - appended_ms
+        else:
+            skew = 0
+        self._samples = [*self._samples[-4:], skew]
+
+    @property
+    def skew_ms(self) -> int:
+        """Signed; the middle one of the last five, so that a single odd beat says nothing. 0 before any."""
+        return sorted(self._samples)[len(self._samples) // 2] if self._samples else 0
