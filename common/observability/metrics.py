@@ -20,6 +20,8 @@ from prometheus_client import (
     generate_latest,
 )
 
+from common.wire.messages import DeclineReason, Phase, Role
+
 PREFIX = "signer_flow_"
 OTHER = "other"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -69,7 +71,7 @@ _TOPIC = Label("topic", most=128)
 _METHOD = _closed("method", "GET", "HEAD", "POST", "OPTIONS")
 _ROUTE = Label("route", most=32)
 _STATUS = Label("status")
-_PHASES = ("idle", "announce", "deal", "verdict", "ready", "commit")
+_PHASES = ("idle", *(phase.value for phase in Phase))
 _STEPS = (
     "roster",
     "open",
@@ -77,10 +79,10 @@ _STEPS = (
     "deal",
     "verdict",
     "ready",
-    "phase_vote",
-    "key_record",
+    "phase-vote",
+    "key-record",
     "erased",
-    "heal_request",
+    "heal-request",
 )
 
 SPECS: dict[str, MetricSpec] = {
@@ -123,7 +125,7 @@ SPECS: dict[str, MetricSpec] = {
             "signer_flow_presence_age_seconds",
             Kind.GAUGE,
             "Time since the last beat of a replica or pod.",
-            (_closed("role", "signer", "api"), _SEAT),
+            (_closed("role", *(role.value for role in Role)), _SEAT),
         ),
         # --- signing
         MetricSpec(
@@ -159,7 +161,7 @@ SPECS: dict[str, MetricSpec] = {
             "signer_flow_declined_total",
             Kind.COUNTER,
             "Sessions that this participant declined, by reason.",
-            (_closed("reason", "stale_boot", "stale_epoch", "not_yet", "no_nonce", "expired", "bad_request"),),
+            (_closed("reason", *(reason.value for reason in DeclineReason)),),
         ),
         MetricSpec("signer_flow_blame_total", Kind.COUNTER, "Faults proven against a seat.", (_SEAT,)),
         # --- keys and ceremonies
