@@ -7,7 +7,12 @@ signature that passes here passes any other verifier.
 from typing import Final
 from weakref import WeakKeyDictionary
 
-from nacl.bindings import crypto_sign, crypto_sign_open, crypto_sign_seed_keypair
+from nacl.bindings import (
+    crypto_core_ed25519_is_valid_point,
+    crypto_sign,
+    crypto_sign_open,
+    crypto_sign_seed_keypair,
+)
 from nacl.exceptions import BadSignatureError
 
 from common.errors import BadInput
@@ -59,6 +64,14 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
     except BadSignatureError:
         return False
     return True
+
+
+def is_valid_point(encoded: bytes) -> bool:
+    """True if ``encoded`` is a point of the prime-order group, canonical and not the identity; never raises for bytes.
+
+    A public key that is not one has signatures that verify for other messages, or for other verifiers only.
+    """
+    return len(encoded) == PUBLIC_KEY_BYTES and bool(crypto_core_ed25519_is_valid_point(encoded))
 
 
 def _expand(private: Secret[bytes]) -> bytes:
