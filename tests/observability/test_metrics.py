@@ -6,7 +6,8 @@ import pytest
 from prometheus_client import REGISTRY
 from prometheus_client.parser import text_string_to_metric_families
 
-from common.observability.metrics import OTHER, PREFIX, SPECS, Family, Kind, Metrics
+from common.observability.metric_table import OTHER, PREFIX, SPECS, Kind
+from common.observability.metrics import Family, Metrics
 
 UNITS = ("_seconds", "_bytes", "_items", "_seats", "_partitions", "_commitments")
 UNITLESS_GAUGES = {"key_epoch", "ceremony_phase", "alarm", "kafka_up"}
