@@ -73,15 +73,32 @@ class ToAudit:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a request record stands on ``signer.v1``. ``redelivered``: it is older than this process's claim on it."""
+
+    partition: int
+    offset: int
+    redelivered: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """Outcomes of items of ``request`` (at ``origin``), for the pod that asked. The shell sends audit first.
 
     A record of many items may be answered in several of these; it is finished when each item has had one.
     """
 
-    origin: "Origin"
+    origin: Origin
     request: MsgToSign
     outcomes: tuple[Outcome, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RecordDone:
+    """Every item of the request record at ``origin`` has its answer: after the last of them, for the offset book."""
+
+    origin: Origin
+    record_id: RecordId
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +109,7 @@ class InternalSigned:
     signature: bytes
 
 
-Outgoing: TypeAlias = ToPeer | ToLog | ToKeys | ToAudit | Answer | InternalSigned
+Outgoing: TypeAlias = ToPeer | ToLog | ToKeys | ToAudit | Answer | RecordDone | InternalSigned
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,15 +134,6 @@ class Transition(Generic[State, Result]):
 @dataclass(frozen=True, slots=True)
 class Tick:
     """Time has passed; ``now`` is an argument of ``step``."""
-
-
-@dataclass(frozen=True, slots=True)
-class Origin:
-    """Where a request record stands on ``signer.v1``. ``redelivered``: it is older than this process's claim on it."""
-
-    partition: int
-    offset: int
-    redelivered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,11 +177,3 @@ class PeersChanged:
     """Who is live now, by presence, ourselves included. Replaces what was said before."""
 
     live: Mapping[Index, Peer]
-
-
-@dataclass(frozen=True, slots=True)
-class RecordDone:
-    """Every item of the request record at ``origin`` has an answer (a note for the shell's offset book)."""
-
-    origin: Origin
-    record_id: RecordId
