@@ -15,6 +15,7 @@ from common.wire import messages as m
 from common.wire.avro import (
     BOOLEAN,
     MAX_LONG,
+    REPEATED_UUID,
     UUID,
     Shape,
     array,
@@ -23,6 +24,7 @@ from common.wire.avro import (
     enumeration,
     fixed,
     hexadecimal,
+    instant,
     integer,
     matching,
     optional_fixed,
@@ -65,14 +67,14 @@ def _ascending_by(name: str) -> Any:
 _COUNT = integer(0, 2**53 - 1)  # what JSON and JavaScript hold exactly
 _SMALL = integer(0, 2**31 - 1)
 _POSITIVE = integer(1, 2**31 - 1)
-_INSTANT = integer(1, 2**53 - 1)
-_MAYBE_INSTANT = _COUNT
+_INSTANT = instant(1)
+_MAYBE_INSTANT = instant(0)
 _EPOCH = integer(1, 2**53 - 1)
 _EPOCH_OR_NONE = _COUNT
 _OFFSET = integer(0)
 _OFFSET_OR_NONE = integer(NO_OFFSET)
 _INDEX = integer(1, MAX_INDEX)
-_KEY_ID = text(1, 63, _key_id)
+_KEY_ID = text(1, 63, _key_id, repeats=True)
 _TOPIC = matching(r"[A-Za-z0-9._-]{1,249}", 249)
 _DETAIL = text(0, MAX_DETAIL)
 _ANY_TEXT = text(0, MAX_DETAIL, lambda _: True)
@@ -106,7 +108,7 @@ _SIGN_ITEM = record(
         "key_id": _KEY_ID,
         "mode": enumeration(m.Mode),
         "message": blob(0, m.MAX_MESSAGE_BYTES),
-        "principal": text(1, 128),
+        "principal": text(1, 128, repeats=True),
         "created_ms": _INSTANT,
         "deadline_ms": _INSTANT,
     },
@@ -118,7 +120,7 @@ _MSG_TO_SIGN = record(
         "record_id": UUID,
         "items": array(_SIGN_ITEM, 1, m.MAX_ITEMS),
         "reply_to": _TOPIC,
-        "instance_id": UUID,
+        "instance_id": REPEATED_UUID,
         "edge_key_id": hexadecimal(8),
         "edge_signature": _B64,
     },
@@ -133,7 +135,7 @@ _OUTCOME = record(
 )
 _MSG_SIGNED = record(
     m.MsgSigned,
-    {"record_id": UUID, "instance_id": UUID, "outcomes": array(_OUTCOME, 1, m.MAX_ITEMS)},
+    {"record_id": UUID, "instance_id": REPEATED_UUID, "outcomes": array(_OUTCOME, 1, m.MAX_ITEMS)},
     _check_answer,
 )
 
@@ -158,7 +160,7 @@ LOOSE_REQUEST: Final = record(
             m.MAX_ITEMS,
         ),
         "reply_to": _TOPIC,
-        "instance_id": UUID,
+        "instance_id": REPEATED_UUID,
         "edge_key_id": hexadecimal(8),
         "edge_signature": _B64,
     },
@@ -212,7 +214,7 @@ _NONCE_GRANT = record(
     {
         "scope": _SCOPE,
         "coordinator": _INDEX,
-        "coordinator_boot": UUID,
+        "coordinator_boot": REPEATED_UUID,
         "first_counter": _COUNT,
         "commitments": array(_B64, 1, 256),
     },
@@ -234,7 +236,7 @@ _SIGN_GROUP = record(
         "epoch": _EPOCH,
         "request": blob(0, m.MAX_MSG_TO_SIGN_BYTES),
         "signers": _SEATS,
-        "boots": array(UUID, 1, MAX_SEATS),
+        "boots": array(REPEATED_UUID, 1, MAX_SEATS),
         "sessions": array(_SIGN_SESSION, 1, MAX_SESSIONS),
     },
     _check_group,
@@ -398,7 +400,7 @@ _ENVELOPE = record(
     {
         "role": enumeration(m.Role),
         "index": integer(0, MAX_INDEX),
-        "boot_id": UUID,
+        "boot_id": REPEATED_UUID,
         "topic": _TOPIC,
         "seen_offset": _OFFSET_OR_NONE,
         "seen_hash": optional_fixed(64),
