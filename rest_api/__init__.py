@@ -1,11 +1,13 @@
-"""The HTTP edge: turns requests into records, and answers that verify into HTTP; never imports signer_service.
+"""The HTTP edge: what comes in as JSON or a form goes out as a record to a signer; the answer comes back verified.
 
-``__main__ app``  composition root
-``routes``        thin: parse, ask the gateway, answer
-``gateway``       futures on one side, Kafka on the other
-``correlation``   sans-IO: pending requests; reply, duplicate, late, foreign, tick
-``problems``      the one table from errors to status
-``client cli``    a typed client of our own API, and the command line
-``demo``          the whole system on one machine
-``web``           templates and static files of /sign
+``__main__``       one pod as a process          ``app``           composition root, ``create_app(settings)``
+``settings``       the environment, checked      ``trust_files``   operator.pub, roster.avro, edge.key
+``routes/``        thin: parse, ask, answer      ``models``        bodies, strict, and the OpenAPI document
+``dependencies``   caps, deadlines, origin       ``problems``      the one table from errors to statuses
+``middleware``     ids, host, counts             ``health``        what a probe is told
+``gateway/``       futures and Kafka             ``correlation``   sans-IO: what ends a request, and when to ask again
+``web/``           templates and the style sheet
+``client``, ``cli``, ``demo/``                   users of the API: they import none of the above
+
+This package never imports ``signer_service``: the image of a pod holds no code that touches a share.
 """

@@ -1,1 +1,9 @@
-"""One file per resource: each parses, asks the gateway and answers; no rule of the protocol lives here."""
+"""The routes, thin: parse, ask the gateway, answer.
+
+``sign``     POST /v1/sign, /v1/sign/batch, /v1/verify
+``keys``     GET /v1/keys, /v1/keys/{id}, /.well-known/jwks.json; POST /v1/keys/{id}/refresh
+``cluster``  GET /v1/cluster
+``health``   GET /healthz, /readyz
+``page``     GET and POST /sign, GET /docs
+``answers``  what they share: JSON answers, and outcomes as answers or problems
+"""

@@ -1,0 +1,155 @@
+"""The composition root of the HTTP edge: ``create_app(settings)``. It reads the files; the lifespan does the rest."""
+
+import os
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic.json_schema import models_json_schema
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from common.ids import PodIndex
+from common.kafka.client import KafkaClient
+from common.kafka.port import Hooks
+from common.observability.admin import AdminServer
+from common.observability.logging import get_logger
+from common.observability.metrics import Metrics
+from rest_api import problems
+from rest_api.dependencies import Batches, Services
+from rest_api.gateway.core import Gateway, GatewayConfig
+from rest_api.health import liveness, readiness
+from rest_api.middleware import EveryRequest
+from rest_api.models import REQUESTS
+from rest_api.problems import Problem
+from rest_api.routes import cluster, health, keys, page, sign
+from rest_api.settings import Settings
+from rest_api.trust_files import TrustFiles, read_trust_files
+
+VERSION = "0.1.0"
+DESCRIPTION = "Plain Ed25519 signatures (RFC 8032) from a key that no machine holds."
+ADMIN_BASE_PORT = 9100
+_log = get_logger(__name__)
+
+
+def end_process(detail: str) -> None:
+    """Ask this process to end in order; the reason was logged."""
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def create_app(settings: Settings, *, on_fatal: Callable[[str], None] = end_process) -> FastAPI:
+    """Return the application; it connects when its lifespan begins.
+
+    Args:
+        settings: What this pod was told.
+        on_fatal: Told once when the process cannot go on.
+
+    Raises:
+        BadInput: a key file or the roster is missing, open to others, or wrong: one line, with what to do.
+    """
+    trust = read_trust_files(settings)
+    metrics = Metrics()
+    app = FastAPI(
+        title="signer-flow",
+        version=VERSION,
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+        lifespan=_lifespan(settings, trust, metrics, on_fatal),
+    )
+    app.add_middleware(EveryRequest, metrics=metrics, hosts=settings.hosts)
+    app.add_exception_handler(Problem, _problem)
+    app.add_exception_handler(HTTPException, _http_exception)
+    app.add_exception_handler(RequestValidationError, _validation)
+    for routes in (sign, keys, cluster, health, page):
+        app.include_router(routes.router)
+    _document(app)
+    return app
+
+
+def _lifespan(
+    settings: Settings, trust: TrustFiles, metrics: Metrics, on_fatal: Callable[[str], None]
+) -> Callable[[FastAPI], Any]:
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        index = PodIndex(settings.pod_index)
+
+        def fatal(detail: str) -> None:
+            _log.error("this process cannot go on", detail=detail)
+            on_fatal(detail)
+
+        def state(up: bool) -> None:
+            _log.info("the broker answers" if up else "the broker is away")
+
+        kafka = KafkaClient(settings.kafka(), Hooks(on_state=state, on_fatal=fatal))
+        config = GatewayConfig(
+            index=index,
+            pending_limit=settings.pending_limit_items,
+            suspect_after_s=settings.suspect_after_ms / 1000,
+            beat_interval_s=settings.beat_interval_ms / 1000,
+        )
+        gateway = Gateway(kafka, trust.directory(settings), config, trust.edge_key, metrics, fatal)
+
+        def rendered() -> bytes:
+            gateway.observe()
+            return metrics.render()
+
+        port = settings.admin_port if settings.admin_port is not None else ADMIN_BASE_PORT + index
+        admin = AdminServer(settings.admin_host, port, lambda: liveness(gateway), lambda: readiness(gateway), rendered)
+        await admin.start()
+        app.state.services = Services(settings, gateway, metrics, Batches(settings.pending_limit_items))
+        app.state.admin_port = admin.port
+        gateway.start()
+        try:
+            yield
+        finally:
+            await gateway.close()
+            await admin.close()
+
+    return lifespan
+
+
+def _id(request: Request) -> str:
+    return str(request.scope["signer_flow.request_id"])
+
+
+async def _problem(request: Request, error: Exception) -> Response:
+    if not isinstance(error, Problem):
+        raise error
+    return problems.respond(error, _id(request))
+
+
+async def _http_exception(request: Request, error: Exception) -> Response:
+    if not isinstance(error, HTTPException):
+        raise error
+    response = problems.respond(problems.of_status(error.status_code), _id(request))
+    for name, value in (error.headers or {}).items():
+        response.headers[name] = value
+    return response
+
+
+async def _validation(request: Request, error: Exception) -> Response:
+    if not isinstance(error, RequestValidationError):
+        raise error
+    found = [(".".join(map(str, each["loc"])), str(each["msg"])) for each in error.errors()[:10]]
+    return problems.respond(Problem("invalid-request", "the request does not fit", found), _id(request))
+
+
+def _document(app: FastAPI) -> None:
+    """Add the bodies that the routes read themselves to the OpenAPI document."""
+    plain = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            document = plain()
+            _, extra = models_json_schema(
+                [(model, "validation") for model in REQUESTS], ref_template="#/components/schemas/{model}"
+            )
+            document.setdefault("components", {}).setdefault("schemas", {}).update(extra["$defs"])
+        return app.openapi_schema or {}
+
+    app.openapi = openapi  # type: ignore[method-assign]

@@ -1,0 +1,364 @@
+"""Which answer ends which request: the one place where the outcome of a request is decided. No clock, no IO.
+
+Rules
+    1. A request that was opened is completed exactly once: by a signature that verifies, by refusals, or by its
+       deadline.
+    2. A signature that verifies wins at once, whoever sent it. One that does not is counted, and changes nothing: else
+       anybody who can write to the reply topic could end requests.
+    3. A refusal counts only from a seat of the committee, once per seat. It never completes a request while another
+       send is open; it does when so many seats have refused that fewer than t are left, or all that can be asked.
+       Fewer seats that lie cannot refuse in the name of the others.
+    4. A request is sent again, to another seat, only when the seat that has it is suspected (silent, or started again)
+       or has refused; never because a live seat is slow. What is pending at a suspected or draining seat is moved at
+       once; otherwise a re-send takes a token of the budget, and each first send earns a tenth of one.
+    5. An answer for another start of this pod is foreign, for a completed request a duplicate or late, for any other
+       unknown: counted and dropped.
+
+    state of a request    what moves it on
+    ------------------    -------------------------------------------------------------------------------------------
+    queued                ``sent`` (to a seat's partition) -> at a seat; ``put_back`` -> waiting
+    at a seat             Signed -> completed; Refused from there -> waiting, or completed; seat suspected -> queued
+    waiting               a token of the budget -> queued; a late Signed -> completed; refused by all -> completed
+    (any of these)        its deadline, or ``abandon`` -> completed
+"""
+
+import heapq
+from collections import Counter
+from collections.abc import Callable
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final, Protocol
+
+from common.errors import Bug
+from common.ids import BootId, Index, KeyId, RecordId, RequestId
+from common.wire.messages import Accepted, Mode, MsgSigned, Refused, Signed, SignItem
+
+BUDGET_PER_SEND: Final = 0.1
+BUDGET_AT_START: Final = 10.0
+BUDGET_MOST: Final = 100.0
+DEFAULT_REMEMBERED: Final = 16_384
+
+
+class View(Protocol):
+    """What the machine asks of the routing table. All answers are as of now."""
+
+    def live(self) -> AbstractSet[Index]:
+        """Seats that a request can be sent to: heard lately, not draining, with a partition of their own."""
+
+    def suspected(self, seat: Index, boot: BootId) -> bool:
+        """That start of that seat is silent for too long, or another start of it was heard."""
+
+    def draining(self, seat: Index) -> bool:
+        """The seat said that it is going away."""
+
+    def owner(self, partition: int) -> tuple[Index, BootId] | None:
+        """Who reads that partition, if a live seat claims it."""
+
+    def blocking(self, key_id: KeyId) -> int:
+        """n - t + 1: with so many seats unwilling, fewer than t are left and nobody can sign."""
+
+
+class End(Enum):
+    """Ends of a request that are no answer of a signer."""
+
+    DEADLINE = "deadline"
+    ABANDONED = "abandoned"
+    UNSENT = "unsent"
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """The one outcome of a request."""
+
+    item: SignItem
+    result: Signed | Accepted | Refused | End
+
+
+@dataclass(frozen=True, slots=True)
+class Resend:
+    """Send this item again, to a seat that is not in ``exclude``; then call ``sent`` or ``put_back``."""
+
+    item: SignItem
+    exclude: frozenset[Index]
+    reason: str
+
+
+@dataclass(slots=True)
+class Step:
+    """What the shell must do now, and what it should count (``kind`` of the answers metric)."""
+
+    completed: list[Completed] = field(default_factory=list)
+    resend: list[Resend] = field(default_factory=list)
+    counts: Counter[str] = field(default_factory=Counter)
+
+
+@dataclass(slots=True)
+class _Send:
+    record_id: RecordId
+    partition: int
+    seat: Index | None
+    boot: BootId | None
+    open: bool = True
+
+
+@dataclass(slots=True)
+class _Pending:
+    item: SignItem
+    expires_at: float
+    sends: list[_Send] = field(default_factory=list)
+    refused: dict[Index, Refused] = field(default_factory=dict)
+    queued: bool = True
+
+
+Verify = Callable[[SignItem, Signed], bool]
+
+
+class Correlation:
+    """The table of pending requests of one start of one pod.
+
+    Args:
+        verify: Whether a Signed is a valid signature of the item's message under the believed key.
+        remembered: How many completed requests are remembered, to tell a duplicate from an unknown answer.
+    """
+
+    def __init__(self, instance_id: BootId, verify: Verify, remembered: int = DEFAULT_REMEMBERED) -> None:
+        self._instance_id = instance_id
+        self._verify = verify
+        self._remembered = remembered
+        self._pending: dict[RequestId, _Pending] = {}
+        self._waiting: dict[RequestId, str] = {}
+        self._ended: dict[RequestId, str] = {}
+        self._deadlines: list[tuple[float, RequestId]] = []
+        self._budget = BUDGET_AT_START
+        self.in_flight: Counter[Index] = Counter()
+        """Open items per seat: the load by which a seat is chosen."""
+
+    def __len__(self) -> int:
+        """How many requests are pending."""
+        return len(self._pending)
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def open(self, item: SignItem, expires_at: float) -> None:
+        """Take a new request, before anything of it is sent. ``expires_at`` is on the clock of ``scan``'s ``now``.
+
+        Raises:
+            Bug: the request id is pending already.
+        """
+        if item.request_id in self._pending:
+            raise Bug("a request id was used twice")
+        self._pending[item.request_id] = _Pending(item, expires_at)
+        heapq.heappush(self._deadlines, (expires_at, item.request_id))
+        self._budget = min(BUDGET_MOST, self._budget + BUDGET_PER_SEND)
+
+    def sent(
+        self, request_id: RequestId, record_id: RecordId, partition: int, seat: Index | None, boot: BootId | None
+    ) -> bool:
+        """The request is about to be produced to ``partition``, which ``seat`` reads (``None``: nobody claims it).
+
+        Returns:
+            Whether it is still wanted: if not, it must not be produced.
+        """
+        pending = self._pending.get(request_id)
+        if pending is None:
+            return False
+        pending.queued = False
+        pending.sends.append(_Send(record_id, partition, seat, boot))
+        if seat is not None:
+            self.in_flight[seat] += 1
+        return True
+
+    def put_back(self, request_id: RequestId) -> None:
+        """There was nobody to re-send it to: it waits for the next ``scan``."""
+        pending = self._pending.get(request_id)
+        if pending is not None:
+            pending.queued = False
+            self._waiting[request_id] = "suspected"
+
+    def unsent(self, request_id: RequestId, record_id: RecordId) -> Step:
+        """That record was certainly not produced. Ends a request that was never sent before; another waits."""
+        step = Step()
+        pending = self._pending.get(request_id)
+        if pending is None:
+            return step
+        for send in pending.sends:
+            if send.record_id == record_id and send.open:
+                self._close(send)
+        if len(pending.sends) == 1:
+            self._complete(pending, End.UNSENT, step)
+        elif not any(send.open for send in pending.sends):
+            self._waiting[request_id] = "suspected"
+        return step
+
+    def abandon(self) -> Step:
+        """The pod ends: whatever is pending is completed so."""
+        step = Step()
+        for pending in list(self._pending.values()):
+            self._complete(pending, End.ABANDONED, step)
+        return step
+
+    # --- answers -----------------------------------------------------------------------------------------------------
+
+    def answered(self, answer: MsgSigned, seat: Index | None, view: View) -> Step:
+        """An answer was read. ``seat``: the committee seat whose envelope it came in; ``None``: nobody we know."""
+        step = Step()
+        if answer.instance_id != self._instance_id:
+            step.counts["foreign"] += len(answer.outcomes)
+            return step
+        for outcome in answer.outcomes:
+            pending = self._pending.get(outcome.request_id)
+            if pending is None:
+                step.counts[self._ended.get(outcome.request_id, "unknown")] += 1
+                continue
+            match outcome.result:
+                case Signed() as signed:
+                    if pending.item.mode is Mode.SIGN and self._verify(pending.item, signed):
+                        step.counts["signed"] += 1
+                        self._complete(pending, signed, step)
+                    else:
+                        step.counts["invalid"] += 1
+                case Accepted() as accepted:
+                    if seat is None:
+                        step.counts["foreign"] += 1
+                    elif pending.item.mode is Mode.REFRESH and accepted.key_id == pending.item.key_id:
+                        step.counts["signed"] += 1
+                        self._complete(pending, accepted, step)
+                    else:
+                        step.counts["invalid"] += 1
+                case Refused() as refused:
+                    kind = self._note_refusal(pending, answer.record_id, seat, refused)
+                    step.counts[kind] += 1
+                    if kind == "refused":
+                        self._settle(pending, view, step)
+        self._spend(view, step)
+        return step
+
+    def _note_refusal(self, pending: _Pending, record_id: RecordId, seat: Index | None, refused: Refused) -> str:
+        """Note it if it counts, and return the kind under which it is counted."""
+        if seat is None:
+            return "foreign"
+        if seat in pending.refused:
+            return "duplicate"
+        pending.refused[seat] = refused
+        for send in pending.sends:
+            # Only for its own send: a lying seat must not close what another seat is working on.
+            if send.open and send.record_id == record_id and send.seat in (None, seat):
+                self._close(send)
+        return "refused"
+
+    def _settle(self, pending: _Pending, view: View, step: Step) -> None:
+        """After a refusal: complete, or ask for another seat, or wait for the sends that are open."""
+        if pending.queued or not pending.refused or any(send.open for send in pending.sends):
+            return
+        unwilling = pending.refused.keys()
+        blocking = view.blocking(pending.item.key_id)
+        if len(unwilling) >= blocking or not view.live() - unwilling:
+            self._complete(pending, _judgement(pending.refused, blocking), step)
+        else:
+            self._waiting.setdefault(pending.item.request_id, "refused")
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def expire(self, now: float) -> Step:
+        """Complete what is past its deadline. To be called often."""
+        step = Step()
+        while self._deadlines and self._deadlines[0][0] <= now:
+            _, request_id = heapq.heappop(self._deadlines)
+            pending = self._pending.get(request_id)
+            if pending is not None:
+                self._complete(pending, End.DEADLINE, step)
+        return step
+
+    def scan(self, view: View) -> Step:
+        """Look where every open send stands now: move what is at a suspected seat, follow partitions to new owners."""
+        step = Step()
+        live = view.live()
+        for pending in list(self._pending.values()):
+            if pending.queued:
+                continue
+            for send in pending.sends:
+                if send.open:
+                    self._follow(pending, send, live, view, step)
+            self._settle(pending, view, step)
+        self._spend(view, step)
+        return step
+
+    def _follow(self, pending: _Pending, send: _Send, live: AbstractSet[Index], view: View, step: Step) -> None:
+        owner = view.owner(send.partition)
+        if send.seat is not None and send.boot is not None and view.suspected(send.seat, send.boot):
+            elsewhere = live - self._tried(pending, view)
+            if elsewhere and not pending.queued:
+                reason = "suspected" if owner is None or owner[0] != send.seat else "rebooted"
+                self._close(send)
+                self._queue(pending, reason, view, step)
+            return
+        if owner is not None and owner != (send.seat, send.boot):
+            # The group gave the partition, and with it the record, to another seat.
+            if send.seat is not None:
+                self.in_flight[send.seat] -= 1
+            send.seat, send.boot = owner
+            self.in_flight[owner[0]] += 1
+            if send.seat in pending.refused:
+                self._close(send)
+
+    def _tried(self, pending: _Pending, view: View) -> frozenset[Index]:
+        """Seats that need not be asked: they refused, or they have it and are well."""
+        asked = (
+            send.seat
+            for send in pending.sends
+            if send.seat is not None and send.boot is not None and not view.suspected(send.seat, send.boot)
+        )
+        return frozenset(pending.refused) | frozenset(asked)
+
+    def _queue(self, pending: _Pending, reason: str, view: View, step: Step) -> None:
+        pending.queued = True
+        self._waiting.pop(pending.item.request_id, None)
+        step.resend.append(Resend(pending.item, self._tried(pending, view), reason))
+
+    def _spend(self, view: View, step: Step) -> None:
+        """Queue what waits, as far as the budget goes."""
+        if not self._waiting:
+            return
+        live = view.live()
+        for request_id, reason in list(self._waiting.items()):
+            pending = self._pending[request_id]
+            if not live - self._tried(pending, view):
+                continue
+            # A seat that goes away refuses all it has: moving that is bounded, as it is for one that is silent.
+            free = reason == "suspected" or any(view.draining(seat) for seat in pending.refused)
+            if not free and self._budget < 1:
+                continue
+            if not free:
+                self._budget -= 1
+            self._queue(pending, reason, view, step)
+
+    # --- ends --------------------------------------------------------------------------------------------------------
+
+    def _close(self, send: _Send) -> None:
+        send.open = False
+        if send.seat is not None:
+            self.in_flight[send.seat] -= 1
+
+    def _complete(self, pending: _Pending, result: Signed | Accepted | Refused | End, step: Step) -> None:
+        request_id = pending.item.request_id
+        del self._pending[request_id]
+        self._waiting.pop(request_id, None)
+        for send in pending.sends:
+            if send.open:
+                self._close(send)
+        self._ended[request_id] = "late" if isinstance(result, End) else "duplicate"
+        while len(self._ended) > self._remembered:
+            del self._ended[next(iter(self._ended))]
+        step.completed.append(Completed(pending.item, result))
+
+
+def _judgement(refused: dict[Index, Refused], blocking: int) -> Refused:
+    """The refusal to show: the commonest code, final only if ``blocking`` seats say so: a few cannot say "never"."""
+    votes = Counter(each.code for each in refused.values())
+    most = max(votes.values())
+    leading = [each for each in refused.values() if votes[each.code] == most]
+    # Among equals the one that claims less.
+    chosen = min(leading, key=lambda each: (not each.retryable, each.code.value))
+    final = sum(each.code is chosen.code and not each.retryable for each in refused.values()) >= blocking
+    return Refused(chosen.code, chosen.detail, not final)

@@ -1,0 +1,224 @@
+"""What every route needs of a request: its body within a cap, its deadline, and where it came from."""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final, TypeVar, cast
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from fastapi import Request
+from pydantic import BaseModel, ValidationError
+
+from common.errors import BadInput, Unavailable
+from common.ids import KeyId, RequestId
+from common.observability.metrics import Metrics
+from common.wire.messages import MAX_DEADLINE_MS
+from rest_api.gateway.core import Gateway
+from rest_api.problems import Problem, invalid, invalid_prefix
+from rest_api.settings import Settings
+
+BODY_CAP: Final = 512 * 1024
+BATCH_BODY_CAP: Final = 8 * 1024 * 1024
+ANONYMOUS: Final = "anonymous"
+TIMEOUT_HEADER: Final = "Request-Timeout-Ms"
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class Batches:
+    """How much of the pod batches may take: half of its pending limit, all of them together, in the order they came."""
+
+    MOST: Final = 8
+
+    def __init__(self, pending_limit: int) -> None:
+        self.window = asyncio.Semaphore(pending_limit // 2)
+        self._running = 0
+
+    def full(self) -> bool:
+        """Whether there are so many that no further body should be read."""
+        return self._running >= self.MOST
+
+    @contextmanager
+    def one(self) -> Iterator[None]:
+        """Count a batch while it runs."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What the composition root made; it lives in ``app.state.services``."""
+
+    settings: Settings
+    gateway: Gateway
+    metrics: Metrics
+    batches: Batches
+
+
+def services(request: Request) -> Services:
+    """The services of the app that serves this request."""
+    return cast(Services, request.app.state.services)
+
+
+def new_request_id() -> RequestId:
+    """A random UUID: it must not be guessed, or an answer could be made before its question."""
+    return RequestId(str(UUID(bytes=secrets.token_bytes(16), version=4)))
+
+
+def request_id(request: Request) -> RequestId:
+    """The id that the middleware made for this request."""
+    return cast(RequestId, request.scope["signer_flow.request_id"])
+
+
+def deadline_ms(request: Request) -> int:
+    """How many milliseconds the caller gives us.
+
+    Raises:
+        Problem: 422 when the header is not a whole number from 1 to 30,000.
+    """
+    given = request.headers.get(TIMEOUT_HEADER)
+    if given is None:
+        return services(request).settings.deadline_ms
+    if not (given.isascii() and given.isdigit() and len(given) <= 6 and 1 <= int(given) <= MAX_DEADLINE_MS):
+        raise invalid(TIMEOUT_HEADER, f"a whole number of milliseconds from 1 to {MAX_DEADLINE_MS}")
+    return int(given)
+
+
+def media_type(request: Request) -> str:
+    """The media type of the body, lower case, without parameters; empty if none is named."""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
+
+
+def admit(request: Request, timeout_ms: int) -> None:
+    """Refuse what could not be sent anyway, before its body is read.
+
+    Raises:
+        Problem: 503.
+    """
+    try:
+        services(request).gateway.admit(timeout_ms)
+    except Unavailable as error:
+        raise of_unavailable(error) from None
+
+
+def want_json(request: Request) -> None:
+    """Refuse a body that does not say it is JSON.
+
+    Raises:
+        Problem: 415. It also keeps other sites' plain forms out, which cannot send this type without asking first.
+    """
+    if media_type(request) != "application/json":
+        raise Problem("unsupported-media-type", "send application/json")
+
+
+async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
+    """Return the body. More than ``cap`` bytes are never held, whatever Content-Length says.
+
+    Raises:
+        Problem: 413, or 408 when it does not come in time.
+    """
+    too_large = Problem("body-too-large", f"at most {cap} bytes are taken here")
+    length = request.headers.get("content-length")
+    if length is not None and length.isdigit() and int(length[:19]) > cap:
+        raise too_large
+    chunks: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(timeout_s):
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > cap:
+                    raise too_large
+                chunks.append(chunk)
+    except TimeoutError:
+        raise Problem("body-timeout", f"the body did not arrive within {timeout_s:g} s") from None
+    request.scope["signer_flow.read_at"] = time.perf_counter()
+    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def parse(model: type[Body], body: bytes) -> Body:
+    """Return the body as ``model``.
+
+    Raises:
+        Problem: 400 if it is not JSON, else 422 with the fields.
+    """
+    try:
+        return model.model_validate_json(body)
+    except ValidationError as error:
+        raise _of_validation(error) from None
+
+
+def parse_item(model: type[Body], value: object) -> Body:
+    """Return one already decoded value as ``model``. Raises as ``parse``, never 400."""
+    try:
+        return model.model_validate(value)
+    except ValidationError as error:
+        raise _of_validation(error) from None
+
+
+def _of_validation(error: ValidationError) -> Problem:
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    if found[0]["type"] == "json_invalid":
+        return Problem("invalid-json", "the body is not JSON")
+    errors = [(".".join(map(str, each["loc"])) or "body", _plain(each["type"], each["msg"])) for each in found[:10]]
+    return Problem("invalid-request", "; ".join(f"{field}: {detail}" for field, detail in errors[:3]), errors)
+
+
+def _plain(kind: str, message: str) -> str:
+    known = {"extra_forbidden": "unknown field", "missing": "is missing", "string_type": "must be a string"}
+    return known.get(kind, message)
+
+
+def of_bad_input(error: BadInput) -> Problem:
+    """A ``BadInput`` of our own checks as the caller sees it."""
+    match error.code:
+        case "message-too-large":
+            return Problem("message-too-large", error.detail)
+        case "reserved-prefix":
+            return invalid_prefix()
+        case "unknown-key":
+            return Problem("unknown-key", error.detail)
+        case _:
+            return invalid(error.field or "body", error.detail)
+
+
+def of_unavailable(error: Unavailable) -> Problem:
+    """An ``Unavailable`` of the gateway as the caller sees it; its codes are rows of the table."""
+    return Problem(error.code, error.detail)
+
+
+def choose_key(request: Request, key_id: str | None) -> KeyId:
+    """The key that is meant.
+
+    Raises:
+        Problem: 404, or 503 while the key is still being made.
+    """
+    try:
+        return services(request).gateway.keys.choose(key_id)
+    except BadInput as error:
+        raise of_bad_input(error) from None
+    except Unavailable as error:
+        raise of_unavailable(error) from None
+
+
+def same_site(request: Request) -> None:
+    """Refuse a form that a page of another site sent: the browser says so, and a program says nothing.
+
+    Raises:
+        Problem: 403.
+    """
+    site = request.headers.get("sec-fetch-site")
+    if site is not None:
+        if site not in {"same-origin", "none"}:
+            raise Problem("cross-site", "this form was sent by another site")
+        return
+    origin = request.headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+        raise Problem("cross-site", "this form was sent by another site")

@@ -1,0 +1,107 @@
+"""API pods on the presence topic: our own beat, and who else claims our N.
+
+Two pods with one N would both read ``signer.v1.resp<N>`` and each take the other's answers for foreign ones, and
+nothing would fail loudly. So each says who it is, and the younger steps back until the other is silent.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from common.ids import BootId, Instant, PodIndex
+from common.wire import codec
+from common.wire.messages import Presence, ReplicaState
+
+CLAIM_LASTS_S: Final = 6.0
+FORGET_AFTER_S: Final = 60.0
+MOST_INSTANCES: Final = 1_000
+
+
+@dataclass(slots=True)
+class PodView:
+    """What is known of one start of one pod."""
+
+    index: PodIndex
+    started_ms: Instant
+    seq: int
+    heard_at: float
+
+
+class Pods:
+    """The API pods as we hear them.
+
+    Args:
+        index: Our N.
+        instance_id: This start of us.
+        started_ms: When it began.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(self, index: PodIndex, instance_id: BootId, started_ms: Instant, clock: Callable[[], float]) -> None:
+        self._index = index
+        self._instance_id = instance_id
+        self._started_ms = started_ms
+        self._clock = clock
+        self._seq = 0
+        self.pods: dict[BootId, PodView] = {}
+
+    def beat(self, state: ReplicaState, draining: bool, in_flight: int, now_ms: Instant) -> Presence:
+        """Our next beat. It has neither partitions nor keys: those are the signers'."""
+        self._seq += 1
+        return Presence(
+            started_ms=self._started_ms,
+            seq=self._seq,
+            sent_ms=now_ms,
+            state=state,
+            draining=draining,
+            schema_level=codec.SCHEMA_LEVEL,
+            partitions=(),
+            in_flight=in_flight,
+            queue_wait_ms=0,
+            nonces_left=0,
+            keys=(),
+        )
+
+    def heard(self, index: PodIndex, instance_id: BootId, beat: Presence) -> bool:
+        """Take a beat that came in an envelope of the edge key. Returns whether it was new."""
+        known = self.pods.get(instance_id)
+        if known is not None and beat.seq <= known.seq:
+            return False
+        if known is None and len(self.pods) >= MOST_INSTANCES:
+            return False
+        self.pods[instance_id] = PodView(index, beat.started_ms, beat.seq, self._clock())
+        return True
+
+    def forget(self) -> None:
+        """Drop instances that are silent for a minute."""
+        now = self._clock()
+        for instance_id in [i for i, pod in self.pods.items() if now - pod.heard_at > FORGET_AFTER_S]:
+            del self.pods[instance_id]
+
+    def forgive(self, seconds: float) -> None:
+        """We ourselves stood still for so long."""
+        for pod in self.pods.values():
+            pod.heard_at += seconds
+
+    def rivals(self) -> dict[BootId, PodView]:
+        """Other live instances with our N."""
+        now = self._clock()
+        return {
+            instance_id: pod
+            for instance_id, pod in self.pods.items()
+            if pod.index == self._index and instance_id != self._instance_id and now - pod.heard_at < CLAIM_LASTS_S
+        }
+
+    def must_yield(self) -> bool:
+        """A rival was here first (of two that began in the same millisecond, the lower instance id was)."""
+        ours = (self._started_ms, self._instance_id)
+        return any((pod.started_ms, instance_id) < ours for instance_id, pod in self.rivals().items())
+
+    def listed(self) -> list[dict[str, str | int]]:
+        """The pods as ``/v1/cluster`` shows them, by index."""
+        now = self._clock()
+        found = sorted(self.pods.items(), key=lambda each: (each[1].index, each[1].started_ms))
+        return [
+            {"index": pod.index, "instance_id": instance_id, "last_seen_ms": max(0, int((now - pod.heard_at) * 1000))}
+            for instance_id, pod in found
+        ]

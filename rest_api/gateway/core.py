@@ -1,0 +1,586 @@
+"""The Gateway: registers a request, sends it to a signer, and completes its future with the one outcome.
+
+Everything runs on the event loop. What was submitted within one turn of the loop goes out together, as one signed
+record per chosen replica. A request is registered before its record is produced, so no answer can be too early; the
+consumer of answers is positioned before the first request is taken, so none can be missed.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, replace
+from typing import Final, TypeAlias
+from uuid import UUID
+
+from common import ed25519
+from common.errors import BadInput, SignerFlowError, Unavailable
+from common.ids import BootId, Index, Instant, KeyId, PodIndex, RecordId, RequestId
+from common.kafka import dead_letter
+from common.kafka.port import Delivery, End, Kafka, OnLost, Record, Start, TailConsumer
+from common.observability.logging import get_logger
+from common.observability.metrics import Metrics
+from common.secret import Secret
+from common.wire import codec, envelope, topics
+from common.wire.messages import (
+    Accepted,
+    Envelope,
+    Mode,
+    MsgSigned,
+    Presence,
+    Refused,
+    ReplicaState,
+    Role,
+    Signed,
+    SignItem,
+)
+from rest_api import correlation
+from rest_api.correlation import Completed, Correlation, Step
+from rest_api.gateway import records
+from rest_api.gateway.beats import Pods
+from rest_api.gateway.key_directory import KeyDirectory
+from rest_api.gateway.routing import Route, RoutingTable
+
+Result: TypeAlias = Signed | Accepted | Refused | correlation.End
+
+TICK_S: Final = 0.025
+TICKS_PER_SCAN: Final = 10
+STALL_S: Final = 0.5
+LIST_AFTER_S: Final = 1.5
+"""After so long without three beats of anybody, nobody is there: the table is as good as it will be."""
+RECONNECT_S: Final = 1.0
+FLUSH_S: Final = 2.0
+EMBEDDED_ROOM_BYTES: Final = 2 * 1024 * 1024
+"""Outstanding per partition on the embedded broker, which drops what is older than its newest 5 MiB."""
+LOG_EVERY_S: Final = 10.0
+
+_log = get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """Figures of one pod."""
+
+    index: PodIndex
+    pending_limit: int
+    suspect_after_s: float
+    beat_interval_s: float
+
+
+@dataclass(slots=True)
+class _Room:
+    partition: int
+    size: int
+    items: int
+
+
+class _View:
+    """What correlation asks, out of the routing table and the key directory."""
+
+    def __init__(self, routing: RoutingTable, keys: KeyDirectory) -> None:
+        self.live: Callable[[], AbstractSet[Index]] = routing.live
+        self.suspected: Callable[[Index, BootId], bool] = routing.suspected
+        self.draining: Callable[[Index], bool] = routing.draining
+        self.owner: Callable[[int], tuple[Index, BootId] | None] = routing.owner
+        self.blocking: Callable[[KeyId], int] = keys.blocking
+
+
+class Gateway:
+    """One pod's way to the signers. Made on the running event loop; ``start``, ``drain``, ``close`` in this order.
+
+    Args:
+        kafka: The clients' factory.
+        keys: What is believed; filled from the keys topic from now on.
+        config: Figures.
+        edge_key: Signs our requests and beats; its public half has to be in the roster.
+        metrics: Where things are counted.
+        on_fatal: Told, once, that this process cannot go on.
+    """
+
+    def __init__(
+        self,
+        kafka: Kafka,
+        keys: KeyDirectory,
+        config: GatewayConfig,
+        edge_key: Secret[bytes],
+        metrics: Metrics,
+        on_fatal: Callable[[str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._kafka = kafka
+        self._config = config
+        self._metrics = metrics
+        self._on_fatal = on_fatal
+        self._edge_key = edge_key
+        self._edge_key_id = envelope.edge_key_id(ed25519.public_key(edge_key))
+        self.instance_id = BootId(_uuid())
+        self.keys = keys
+        self.routing = RoutingTable(
+            topics.REQUEST_PARTITIONS, self._loop.time, secrets.randbelow, config.suspect_after_s
+        )
+        self.pods = Pods(config.index, self.instance_id, Instant(time.time_ns() // 1_000_000), self._loop.time)
+        self._sealer = envelope.Signer(Role.API, config.index, self.instance_id, edge_key)
+        self._correlation = Correlation(self.instance_id, keys.verify)
+        self._view = _View(self.routing, keys)
+
+        prefix = kafka.settings.topic_prefix
+        self._prefix = prefix
+        self._own_topic = topics.responses(prefix, config.index)
+        self._reply_to = self._own_topic.name
+        self._request_topic = topics.requests(prefix).name
+        self._presence_topic = topics.presence(prefix).name
+        self._keys_topic = topics.keys(prefix).name
+
+        self._producer = kafka.producer()
+        self._tails: list[TailConsumer] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self._futures: dict[RequestId, asyncio.Future[Result]] = {}
+        self._traces: dict[RequestId, str] = {}
+        self._fresh: list[SignItem] = []
+        self._again: list[correlation.Resend] = []
+        self._flush_is_due = False
+        self._outstanding: Counter[int] = Counter()
+        self._rooms: dict[RecordId, _Room] = {}
+        self._records_of: dict[RequestId, list[RecordId]] = {}
+        self._positioned_at: float | None = None
+        self._last_turn = self._loop.time()
+        self._queue_wait_ms = 0
+        self._rivals: frozenset[BootId] = frozenset()
+        self._logged_at: dict[str, float] = {}
+        self._draining = False
+        self._closed = False
+
+    # --- life --------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin: connects in the background, as long as it takes; ``readiness`` says how far it is."""
+        self._producer.start()
+        for work in (self._connect(), self._tick(), self._beat_for_ever()):
+            task = self._loop.create_task(work)
+            task.add_done_callback(self._task_ended)
+            self._tasks.append(task)
+
+    def _task_ended(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            _log.error("a task of the gateway died", exc_info=error)
+            self._on_fatal(f"a task of the gateway died: {type(error).__name__}")
+
+    async def _connect(self) -> None:
+        while True:
+            try:
+                await self._position()
+            except Unavailable as error:
+                self._say("cannot reach the topics yet", code=error.code, detail=error.detail)
+                await asyncio.sleep(RECONNECT_S)
+            else:
+                self._positioned_at = self._loop.time()
+                _log.info("positioned", topic=self._reply_to, instance_id=self.instance_id)
+                self._send_beat()
+                return
+
+    async def _position(self) -> None:
+        admin = self._kafka.admin()
+        try:
+            await admin.ensure([self._own_topic])
+        finally:
+            await admin.close()
+        tails = [
+            self._kafka.tail({self._reply_to: End(), self._presence_topic: End()}, self._deliver),
+            self._kafka.tail(
+                {self._keys_topic: Start()},
+                self._deliver_keys,
+                on_lost=OnLost.ERROR,
+                on_reset_error=lambda topic, detail: _log.error("key records are lost", topic=topic, detail=detail),
+            ),
+        ]
+        try:
+            for tail in tails:
+                await tail.start()
+        except BaseException:
+            for tail in tails:
+                await tail.close()
+            raise
+        self._tails = tails
+
+    def drain(self, grace_s: float) -> None:
+        """Take no more requests; what is pending has ``grace_s`` to come, then it is told that we go away."""
+        if self._draining:
+            return
+        self._draining = True
+        self._send_beat()
+        self._loop.call_later(grace_s, self._abandon)
+
+    def _abandon(self) -> None:
+        self._apply(self._correlation.abandon())
+
+    async def close(self) -> None:
+        """Answer what is left, flush, and stop every client. Bounded; may be repeated."""
+        if self._closed:
+            return
+        self._closed = self._draining = True
+        self._abandon()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._producer.flush(FLUSH_S)
+        await asyncio.gather(*(tail.close() for tail in self._tails), self._producer.close())
+
+    # --- requests ----------------------------------------------------------------------------------------------------
+
+    def admit(self, timeout_ms: int) -> None:
+        """Whether a request could be taken now; asked before its body is read.
+
+        Raises:
+            Unavailable: with a code of the table of problems.
+        """
+        if self._draining:
+            raise Unavailable("shutting-down", "this pod is going away; another one will take the request")
+        if self._positioned_at is None:
+            raise Unavailable("not-ready", "this pod has not found its place in its topics yet")
+        if not self._kafka.up():
+            raise Unavailable("broker-unavailable", "the message broker cannot be reached")
+        if len(self._correlation) >= self._config.pending_limit:
+            raise Unavailable("in-flight-limit", f"{self._config.pending_limit} items are under way")
+        if self._queue_wait_ms > timeout_ms / 4:
+            raise Unavailable("overloaded", f"the least busy signer is {self._queue_wait_ms} ms behind")
+
+    def submit(
+        self,
+        request_id: RequestId,
+        key_id: KeyId,
+        message: bytes,
+        principal: str,
+        timeout_ms: int,
+        *,
+        traceparent: str | None = None,
+        mode: Mode = Mode.SIGN,
+    ) -> "asyncio.Future[Result]":
+        """Take a request; it goes out at the end of this turn of the loop.
+
+        Args:
+            request_id: New, made by this pod.
+            key_id: A key that the directory knows.
+            message: At most 64 KiB, without the reserved prefix; empty for a refresh.
+            principal: Who asks, for the audit.
+            timeout_ms: 1 to 30,000.
+            traceparent: Goes along, if there is one.
+            mode: SIGN, or REFRESH.
+
+        Returns:
+            A future that gets exactly one result, at the latest when the time is over. It never gets an exception.
+
+        Raises:
+            Unavailable: as ``admit``.
+        """
+        self.admit(timeout_ms)
+        now_ms = time.time_ns() // 1_000_000
+        item = SignItem(request_id, key_id, mode, message, principal, Instant(now_ms), Instant(now_ms + timeout_ms))
+        self._correlation.open(item, self._loop.time() + timeout_ms / 1000)
+        future: asyncio.Future[Result] = self._loop.create_future()
+        self._futures[request_id] = future
+        if traceparent is not None:
+            self._traces[request_id] = traceparent
+        self._fresh.append(item)
+        self._schedule_flush()
+        return future
+
+    def _schedule_flush(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Send what this turn collected."""
+        self._flush_is_due = False
+        fresh, self._fresh = self._fresh, []
+        for chunk in records.cut(fresh):
+            route = self.routing.route(frozenset(), self._correlation.in_flight, self._has_room)
+            if route is None:
+                self._fresh.extend(chunk)
+            else:
+                self._send(chunk, route)
+        again, self._again = self._again, []
+        groups: dict[frozenset[Index], list[correlation.Resend]] = {}
+        for resend in again:
+            groups.setdefault(resend.exclude, []).append(resend)
+        for exclude, resends in groups.items():
+            for resend in resends:
+                self._metrics.resends.labels(reason=resend.reason).inc()
+            for chunk in records.cut(resend.item for resend in resends):
+                route = self.routing.route(exclude, self._correlation.in_flight, self._has_room)
+                if route is None:
+                    for item in chunk:
+                        self._correlation.put_back(item.request_id)
+                else:
+                    self._send(chunk, route)
+
+    def _send(self, chunk: Sequence[SignItem], route: Route) -> None:
+        record_id = RecordId(_uuid())
+        items = [
+            item
+            for item in chunk
+            if self._correlation.sent(item.request_id, record_id, route.partition, route.seat, route.boot_id)
+        ]
+        if not items:
+            return
+        value = records.seal(record_id, items, self._reply_to, self.instance_id, self._edge_key_id, self._edge_key)
+        trace = next((found for item in items if (found := self._traces.get(item.request_id)) is not None), None)
+        try:
+            self._producer.send(
+                self._request_topic,
+                value,
+                key=record_id.encode(),
+                partition=route.partition,
+                headers=records.headers(record_id, items, self._reply_to, self.instance_id, trace),
+                on_delivery=self._delivered,
+            )
+        except SignerFlowError as error:
+            self._say("a request could not be sent", code=error.code, detail=error.detail)
+            for item in items:
+                self._apply(self._correlation.unsent(item.request_id, record_id))
+            return
+        self._metrics.record_items.observe(len(items))
+        if self._kafka.settings.embedded:
+            self._take_room(record_id, route.partition, len(value), items)
+
+    def _delivered(self, delivery: Delivery) -> None:
+        if delivery.error is not None:
+            # "Unknown", never "not written": the deadline ends the request if no answer comes.
+            self._metrics.kafka_delivery_failures.labels(topic=delivery.topic).inc()
+            self._say("a record was not confirmed", topic=delivery.topic, detail=delivery.error)
+
+    # --- room on the embedded broker ---------------------------------------------------------------------------------
+
+    def _has_room(self, partition: int) -> bool:
+        return self._outstanding[partition] < EMBEDDED_ROOM_BYTES
+
+    def _take_room(self, record_id: RecordId, partition: int, size: int, items: Sequence[SignItem]) -> None:
+        self._outstanding[partition] += size
+        self._rooms[record_id] = _Room(partition, size, len(items))
+        for item in items:
+            self._records_of.setdefault(item.request_id, []).append(record_id)
+
+    def _give_room(self, request_id: RequestId) -> None:
+        for record_id in self._records_of.pop(request_id, ()):
+            room = self._rooms[record_id]
+            room.items -= 1
+            if room.items == 0:
+                self._outstanding[room.partition] -= room.size
+                del self._rooms[record_id]
+
+    # --- what comes in -----------------------------------------------------------------------------------------------
+
+    def _deliver(self, batch: Sequence[Record]) -> None:
+        for record in batch:
+            if record.topic == self._reply_to:
+                self._take_answer(record)
+            else:
+                self._take_beat(record)
+
+    def _take_answer(self, record: Record) -> None:
+        try:
+            seat, payload = self._open_answer(record)
+            answer = codec.decode(payload, MsgSigned)
+        except BadInput as bad:
+            self._metrics.answers.labels(kind="invalid").inc()
+            self._bury(record, bad)
+            return
+        if seat is None:
+            answer = self._without_claims(answer)
+        step = self._correlation.answered(answer, seat, self._view)
+        if seat is not None and step.counts["refused"]:
+            self.routing.refused(seat, step.counts["refused"])
+        self._apply(step)
+
+    def _open_answer(self, record: Record) -> tuple[Index | None, bytes]:
+        """The committee seat that vouches for the answer, or None, and what it says."""
+        try:
+            opened = envelope.open_envelope(record.value, self._reply_to, self.keys.keys_of)
+        except BadInput as bad:
+            # A signature that verifies is right whoever brings it, so what is inside is looked at all the same.
+            unsealed = codec.decode(record.value, Envelope)
+            self._say("an answer in an envelope that is nobody's", code=bad.code, offset=record.offset)
+            return None, unsealed.payload
+        return (Index(opened.index) if opened.role is Role.SIGNER else None), opened.payload
+
+    def _without_claims(self, answer: MsgSigned) -> MsgSigned:
+        """A stranger's word about epoch and signers is worth nothing, even beside a true signature."""
+
+        def plain(signed: Signed) -> Signed:
+            known = self.keys.believed(signed.key_id)
+            return signed if known is None else replace(signed, epoch=known.epoch, signers=())
+
+        outcomes = (
+            replace(outcome, result=plain(outcome.result)) if isinstance(outcome.result, Signed) else outcome
+            for outcome in answer.outcomes
+        )
+        return replace(answer, outcomes=tuple(outcomes))
+
+    def _take_beat(self, record: Record) -> None:
+        try:
+            opened = envelope.open_envelope(record.value, self._presence_topic, self.keys.keys_of)
+            beat = codec.decode(opened.payload, Presence)
+        except BadInput as bad:
+            self._refuse_quietly(record, bad)
+            return
+        if opened.role is Role.SIGNER:
+            self.routing.heard(Index(opened.index), opened.boot_id, beat, record.offset)
+        else:
+            self.pods.heard(PodIndex(opened.index), opened.boot_id, beat)
+
+    def _deliver_keys(self, batch: Sequence[Record]) -> None:
+        for record in batch:
+            if not record.value:
+                continue
+            before = self.keys.seats()
+            try:
+                news = self.keys.take(record.value)
+            except BadInput as bad:
+                self._refuse_quietly(record, bad)
+                continue
+            if self.keys.seats() != before:
+                self.routing.retain(self.keys.seats())
+            if news:
+                _log.info("a key record is believed", **{r.key_id: r.epoch for r in self.keys.all()})
+
+    def _refuse_quietly(self, record: Record, bad: BadInput) -> None:
+        """A record that everybody reads: the signers keep the dead letter, once, not each pod again."""
+        self._metrics.dead_letters.labels(topic=record.topic, reason=bad.code).inc()
+        self._say("a record is not believed", topic=record.topic, offset=record.offset, code=bad.code)
+
+    def _bury(self, record: Record, bad: BadInput) -> None:
+        self._metrics.dead_letters.labels(topic=record.topic, reason=bad.code).inc()
+        self._say("an answer that cannot be read", topic=record.topic, offset=record.offset, code=bad.code)
+        with contextlib.suppress(Unavailable):  # then the count and the line are all that is kept of it
+            found_by = f"rest-api-{self._config.index}"
+            dead_letter.send(self._producer, self._prefix, record, bad.code, bad.detail, found_by)
+
+    def _apply(self, step: Step) -> None:
+        for kind, count in step.counts.items():
+            self._metrics.answers.labels(kind=kind).inc(count)
+        for completed in step.completed:
+            self._finish(completed)
+        if step.resend:
+            self._again.extend(step.resend)
+            self._schedule_flush()
+
+    def _finish(self, completed: Completed) -> None:
+        request_id, result = completed.item.request_id, completed.result
+        self._traces.pop(request_id, None)
+        self._give_room(request_id)
+        if isinstance(result, Refused):
+            self._metrics.refusals.labels(code=result.code.value).inc()
+        elif isinstance(result, correlation.End):
+            self._metrics.refusals.labels(code=result.value).inc()
+        future = self._futures.pop(request_id)
+        if not future.done():  # cancelled: the caller went away
+            future.set_result(result)
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    async def _tick(self) -> None:
+        turn = 0
+        while True:
+            await asyncio.sleep(TICK_S)
+            now = self._loop.time()
+            late = now - self._last_turn - TICK_S
+            self._last_turn = now
+            self._metrics.event_loop_lag.observe(max(0.0, late))
+            if late > STALL_S:
+                self.routing.forgive(late)
+                self.pods.forgive(late)
+            self._apply(self._correlation.expire(now))
+            turn += 1
+            if turn % TICKS_PER_SCAN == 0:
+                self._scan()
+            if self._fresh:
+                self._schedule_flush()
+
+    def _scan(self) -> None:
+        self.routing.decay()
+        self.pods.forget()
+        self._apply(self._correlation.scan(self._view))
+        self._queue_wait_ms = self.routing.queue_wait_ms()
+        rivals = frozenset(self.pods.rivals())
+        if rivals - self._rivals:
+            _log.warning(
+                "another live pod has this pod's index: answers would go to either",
+                index=self._config.index,
+                instance_id=self.instance_id,
+                others=sorted(rivals),
+                ready=not self.pods.must_yield(),
+            )
+        elif self._rivals and not rivals:
+            _log.info("this pod's index is its own again", index=self._config.index)
+        self._rivals = rivals
+
+    async def _beat_for_ever(self) -> None:
+        while True:
+            self._send_beat()
+            await asyncio.sleep(self._config.beat_interval_s)
+
+    def _send_beat(self) -> None:
+        if self._positioned_at is None:
+            return
+        state = ReplicaState.DRAINING if self._draining else ReplicaState.READY
+        beat = self.pods.beat(state, self._draining, len(self._correlation), Instant(time.time_ns() // 1_000_000))
+        sealed = envelope.seal(self._sealer, self._presence_topic, codec.encode(beat))
+        with contextlib.suppress(Unavailable):  # the next one is due soon
+            self._producer.send(self._presence_topic, sealed)
+
+    # --- how we are --------------------------------------------------------------------------------------------------
+
+    def pending(self) -> int:
+        """Items under way."""
+        return len(self._correlation)
+
+    def silence_s(self) -> float:
+        """Seconds since the last turn of our own loop."""
+        return self._loop.time() - self._last_turn
+
+    def readiness(self) -> dict[str, str]:
+        """What keeps us from serving, by name; empty when nothing does. Never asks the broker."""
+        wrong: dict[str, str] = {}
+        if self._draining:
+            wrong["draining"] = "this pod is going away"
+        if self._positioned_at is None:
+            wrong["position"] = f"not positioned on {self._reply_to}"
+        elif not self.routing.settled() and self._loop.time() - self._positioned_at < LIST_AFTER_S:
+            wrong["presence"] = "listening for the signers"
+        if not self._kafka.up():
+            wrong["broker"] = "cannot be reached"
+        if not self.keys.all():
+            wrong["key"] = "no key is known yet"
+        if len(self._correlation) >= self._config.pending_limit:
+            wrong["pending"] = "the in-flight limit is reached"
+        if self.pods.must_yield():
+            wrong["index"] = f"an older pod has the index {self._config.index}"
+        return wrong
+
+    def heartbeats(self) -> dict[str, float]:
+        """Seconds since the last turn of each client thread."""
+        now = time.monotonic()
+        return {name: now - at for name, at in self._kafka.heartbeats().items()}
+
+    def observe(self) -> None:
+        """Set the gauges; called when somebody looks."""
+        self._metrics.pending_items.set(len(self._correlation))
+        self._metrics.kafka_up.set(1 if self._kafka.up() else 0)
+        for seat in self.routing.seats:
+            self._metrics.presence_age.labels(role="signer", seat=seat).set(self.routing.silence_ms(seat) / 1000)
+        for record in self.keys.all():
+            self._metrics.key_epoch.labels(key_id=record.key_id).set(record.epoch)
+
+    def _say(self, event: str, **fields: str | int) -> None:
+        """A line that a stranger, or an outage, could cause by the thousand: one in ten seconds of each kind."""
+        now = self._loop.time()
+        if now - self._logged_at.get(event, -LOG_EVERY_S) >= LOG_EVERY_S:
+            self._logged_at[event] = now
+            _log.warning(event, **fields)
+
+
+def _uuid() -> str:
+    return str(UUID(bytes=secrets.token_bytes(16), version=4))

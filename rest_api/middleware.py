@@ -1,0 +1,86 @@
+"""What happens to every request, whatever its route: an id, a look at the host name, headers, a count.
+
+Plain ASGI: the framework's own middleware class would add a task and two queues to each request.
+"""
+
+import re
+import time
+from typing import Final
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from common.observability.logging import get_logger
+from common.observability.metrics import Metrics
+from rest_api import problems
+from rest_api.dependencies import new_request_id
+from rest_api.problems import Problem
+
+ID_HEADER: Final = "X-Request-Id"
+_SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_log = get_logger(__name__)
+
+
+class EveryRequest:
+    """The outermost layer of our own.
+
+    Args:
+        app: What comes next.
+        metrics: Where requests are counted.
+        hosts: Names that the Host header may have, lower case; None: any.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: frozenset[str] | None) -> None:
+        self._app = app
+        self._metrics = metrics
+        self._hosts = hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began = time.perf_counter()
+        headers = Headers(scope=scope)
+        own_id = scope["signer_flow.request_id"] = new_request_id()
+        given = headers.get(ID_HEADER)
+        shown = given if given is not None and _SANE_ID.fullmatch(given) else own_id
+        status = 0
+
+        async def reply(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                out = MutableHeaders(raw=message["headers"])
+                out[ID_HEADER] = shown
+                out["X-Content-Type-Options"] = "nosniff"
+                out["Referrer-Policy"] = "same-origin"
+                self._count(scope, status, began)
+            await send(message)
+
+        try:
+            if self._hosts is not None and not self._is_ours(headers.get("host", "")):
+                await problems.respond(Problem("wrong-host", "this service does not go by that host name"), own_id)(
+                    scope, receive, reply
+                )
+                return
+            await self._app(scope, receive, reply)
+        except Exception as error:
+            _log.error("a request failed", request_id=own_id, shown_id=shown, path=scope["path"], exc_info=error)
+            if status != 0:
+                raise
+            await problems.respond(problems.of_status(500), own_id)(scope, receive, reply)
+
+    def _is_ours(self, host: str) -> bool:
+        assert self._hosts is not None  # noqa: S101 - the caller looked
+        name = host.lower()
+        if name in self._hosts:
+            return True
+        bare, colon, port = name.rpartition(":")
+        return bool(colon) and port.isdigit() and bare in self._hosts
+
+    def _count(self, scope: Scope, status: int, began: float) -> None:
+        # The template, never the path: a stranger's invented paths must not become labels.
+        route = getattr(scope.get("route"), "path", "none")
+        self._metrics.http_requests.labels(route=route, method=scope["method"], status=status).inc()
+        since = scope.get("signer_flow.read_at", began)
+        self._metrics.http_request_duration.labels(route=route).observe(time.perf_counter() - since)

@@ -1,0 +1,92 @@
+"""Outcomes of the gateway as JSON, without a model in between: these run once per signature."""
+
+import base64
+import hashlib
+from typing import Any
+
+import orjson
+from fastapi import Request
+from starlette.responses import Response
+
+from common.ids import KeyId, RequestId
+from common.observability import tracing
+from common.wire.messages import Refused, Signed
+from rest_api import problems
+from rest_api.correlation import End
+from rest_api.gateway.core import Gateway, Result
+from rest_api.models import ProblemBody
+from rest_api.problems import Problem
+
+JSON_BODY = "application/json"
+
+
+def as_json(body: object, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(orjson.dumps(body), status_code=status, media_type=JSON_BODY, headers={"Cache-Control": "no-store"})
+
+
+def signature_or_problem(
+    gateway: Gateway, request_id: RequestId, key_id: KeyId, message: bytes, result: Result
+) -> dict[str, Any]:
+    """Return the JSON object of a signature.
+
+    Raises:
+        Problem: there is none, and this says why.
+    """
+    if not isinstance(result, Signed):
+        raise problem_of(result)
+    record = gateway.keys.believed(key_id)
+    if record is None:  # the key left the roster while it was signing
+        raise Problem("unknown-key", "there is no key of that name")
+    return {
+        "request_id": request_id,
+        "key_id": key_id,
+        "epoch": result.epoch,
+        "algorithm": "Ed25519",
+        "signature": base64.b64encode(result.signature).decode(),
+        "public_key": base64.b64encode(record.public_key).decode(),
+        "message_sha256": hashlib.sha256(message).hexdigest(),
+        "signers": result.signers,
+    }
+
+
+def problem_of(result: Result) -> Problem:
+    """The problem that an outcome without a signature is."""
+    match result:
+        case Refused():
+            return problems.of_refusal(result)
+        case End.DEADLINE:
+            return problems.deadline()
+        case End.ABANDONED:
+            return Problem("shutting-down", "this pod went away before the answer came; it may still be signed")
+        case End.UNSENT:
+            return Problem("broker-unavailable", "the request could not be handed to the message broker")
+        case _:
+            return Problem("internal", "the signers answered something else than was asked")
+
+
+def traceparent(request: Request) -> str | None:
+    """The trace that the caller is in, if its header is well-formed; what is not is ignored (Trace Context 3.2.2.3)."""
+    given = request.headers.get("traceparent")
+    if given is None or (context := tracing.parse_traceparent(given)) is None:
+        return None
+    return tracing.format_traceparent(context)
+
+
+def body_of(model: str, media_type: str = JSON_BODY) -> dict[str, Any]:
+    """OpenAPI's requestBody for a route that reads its body itself."""
+    schema = {"$ref": f"#/components/schemas/{model}"}
+    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
+
+
+def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """OpenAPI's responses for errors."""
+    titles = {row.status: row.title for row in reversed(list(problems.TABLE.values()))}
+    return {
+        status: {
+            "description": titles[status],
+            "model": ProblemBody,
+            "content": {problems.MEDIA_TYPE: {}},
+        }
+        for status in statuses
+    }

@@ -1,0 +1,175 @@
+"""GET and POST /sign: a page that needs no JavaScript; and /docs, without a foreign server's scripts."""
+
+from typing import Any, Final
+from urllib.parse import parse_qsl
+
+from fastapi import APIRouter, Request
+from starlette.datastructures import FormData
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.responses import Response
+
+from common.errors import BadInput, Unavailable
+from common.observability.logging import get_logger
+from rest_api import web
+from rest_api.dependencies import (
+    ANONYMOUS,
+    BODY_CAP,
+    admit,
+    choose_key,
+    deadline_ms,
+    media_type,
+    of_bad_input,
+    of_unavailable,
+    read_body,
+    request_id,
+    same_site,
+    services,
+)
+from rest_api.models import check_message
+from rest_api.problems import Problem, invalid
+from rest_api.routes.answers import signature_or_problem, traceparent
+from rest_api.routes.keys import fingerprint
+
+router = APIRouter(include_in_schema=False)
+
+FIELD: Final = "text"
+_URLENCODED: Final = "application/x-www-form-urlencoded"
+_MULTIPART: Final = "multipart/form-data"
+_log = get_logger(__name__)
+
+
+@router.get("/sign")
+async def show(request: Request) -> Response:
+    """The empty form."""
+    return _page(request, 200, {})
+
+
+@router.post("/sign")
+async def submit(request: Request) -> Response:
+    """Sign the form's text; the answer is the page, or for ``Accept: text/plain`` the one line."""
+    text = ""
+    try:
+        timeout_ms = deadline_ms(request)
+        same_site(request)
+        admit(request, timeout_ms)
+        text = await _read_text(request, timeout_ms / 1000)
+        answer = await _sign(request, text, timeout_ms)
+    except Problem as refused:
+        answer = {"problem": refused}
+    problem: Problem | None = answer.get("problem")
+    status = 200 if problem is None else problem.spec.status
+    if _wants_plain(request):
+        return _plain(answer, status)
+    return _page(request, status, {**answer, "text": text})
+
+
+async def _sign(request: Request, text: str, timeout_ms: int) -> dict[str, Any]:
+    try:
+        message = text.encode()
+        check_message(message)
+        gateway = services(request).gateway
+        key_id = choose_key(request, None)
+        own_id = request_id(request)
+        pending = gateway.submit(own_id, key_id, message, ANONYMOUS, timeout_ms, traceparent=traceparent(request))
+    except UnicodeEncodeError:
+        raise invalid(FIELD, "half of a surrogate pair is no character") from None
+    except BadInput as error:
+        raise of_bad_input(error) from None
+    except Unavailable as error:
+        raise of_unavailable(error) from None
+    signed = signature_or_problem(gateway, own_id, key_id, message, await pending)
+    return {"signed": signed, "size": len(message)}
+
+
+async def _read_text(request: Request, timeout_s: float) -> str:
+    """The field ``text`` of the form, in either encoding of HTML forms."""
+    kind = media_type(request)
+    if kind not in {_URLENCODED, _MULTIPART}:
+        raise Problem("unsupported-media-type", f"send the form as {_URLENCODED} or {_MULTIPART}")
+    body = await read_body(request, BODY_CAP, timeout_s)
+    try:
+        if kind == _URLENCODED:
+            pairs = parse_qsl(body.decode(), keep_blank_values=True, errors="strict", max_num_fields=16)
+        else:
+            pairs = await _read_multipart(request, body)
+    except (ValueError, MultiPartException, KeyError):
+        # UnicodeDecodeError is a ValueError; KeyError: a multipart body without a boundary.
+        raise Problem("bad-request", "the form cannot be read: it must be UTF-8, with at most 16 fields") from None
+    found = [value for name, value in pairs if name == FIELD]
+    if len(found) != 1:
+        raise invalid(FIELD, "is missing" if not found else "stands more than once")
+    return found[0]
+
+
+async def _read_multipart(request: Request, body: bytes) -> list[tuple[str, str]]:
+    async def chunks() -> Any:
+        yield body
+        yield b""
+
+    parser = MultiPartParser(request.headers, chunks(), max_files=0, max_fields=16, max_part_size=BODY_CAP)
+    form: FormData = await parser.parse()
+    return [(name, value) for name, value in form.multi_items() if isinstance(value, str)]
+
+
+def _wants_plain(request: Request) -> bool:
+    accept = request.headers.get("accept", "").lower()
+    return "text/plain" in accept and "text/html" not in accept
+
+
+def _line(answer: dict[str, Any]) -> str:
+    problem: Problem | None = answer.get("problem")
+    return f"ok: {answer['signed']['signature']}" if problem is None else f"err: {problem.detail}"
+
+
+def _headers(answer: dict[str, Any]) -> dict[str, str]:
+    problem: Problem | None = answer.get("problem")
+    headers = {"Cache-Control": "no-store"}
+    if problem is not None and problem.spec.retry_after_s is not None:
+        headers["Retry-After"] = str(problem.spec.retry_after_s)
+    if problem is not None and problem.spec.status in {408, 413}:
+        headers["Connection"] = "close"
+    return headers
+
+
+def _plain(answer: dict[str, Any], status: int) -> Response:
+    return Response(_line(answer) + "\n", status_code=status, media_type="text/plain", headers=_headers(answer))
+
+
+def _page(request: Request, status: int, answer: dict[str, Any]) -> Response:
+    records = services(request).gateway.keys.all()
+    key = None
+    if records:
+        first = records[0]
+        key = {
+            "key_id": first.key_id,
+            "fingerprint": fingerprint(first.public_key),
+            "epoch": first.epoch,
+            "threshold": first.threshold,
+            "signers": len(services(request).gateway.keys.seats()),
+        }
+    line = _line(answer) if answer else None
+    html = web.render("sign.html", key=key, line=line, **({"text": ""} | answer))
+    return Response(
+        html,
+        status_code=status,
+        media_type="text/html",
+        headers={"Content-Security-Policy": web.CSP, **_headers(answer)},
+    )
+
+
+@router.get("/static/{name}")
+async def static(name: str) -> Response:
+    """The style sheet; only names that the package ships are known."""
+    found = web.STATIC.get(name)
+    if found is None:
+        raise Problem("not-found", "there is nothing at this address")
+    kind, content = found
+    return Response(content, media_type=kind, headers={"Cache-Control": "public, max-age=300"})
+
+
+@router.get("/docs")
+async def docs(request: Request) -> Response:
+    """Every route with an example to copy, out of the OpenAPI document."""
+    host = request.headers.get("host", "127.0.0.1")
+    html = web.render("docs.html", api=request.app.openapi(), base=f"{request.url.scheme}://{host}")
+    return Response(html, media_type="text/html", headers={"Content-Security-Policy": web.CSP})

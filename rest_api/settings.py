@@ -1,0 +1,214 @@
+"""Environment -> one frozen Settings. A wrong value stops the start with one readable line.
+
+Every variable begins with ``SIGNER_REST_API_`` and has its unit in its name: ``SIGNER_REST_API_DEADLINE_MS=2000``.
+``TRUST_DIR`` is the folder that ``provision`` wrote; each of its three files can also be named by itself.
+"""
+
+import base64
+import binascii
+import ipaddress
+import re
+import socket
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Self
+
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+
+from common.errors import BadInput
+from common.ids import KeyId, parse_key_id
+from common.kafka.port import KafkaSettings
+from common.observability.logging import LogFormat
+from common.wire import topics
+from common.wire.messages import MAX_DEADLINE_MS
+
+ENV_PREFIX = "SIGNER_REST_API_"
+_TRAILING_DIGITS = re.compile(r"[0-9]{1,4}$")
+
+Port = Annotated[int, Field(ge=0, le=65535)]
+
+
+class Auth(StrEnum):
+    """Who may call: TOKENS needs a token file, and without one loopback is the only address; NONE is everybody."""
+
+    TOKENS = "tokens"
+    NONE = "none"
+
+
+class Settings(BaseSettings):
+    """Everything that this pod was told."""
+
+    model_config = SettingsConfigDict(env_prefix=ENV_PREFIX, frozen=True, extra="forbid", hide_input_in_errors=True)
+
+    host: str = "127.0.0.1"
+    """Address of the front port."""
+    port: Port = 8000
+    """0: any free one."""
+    index: Annotated[int, Field(ge=0, le=topics.MAX_POD_INDEX)] | None = None
+    """N: our answers come on ``signer.v1.resp<N>``. By default the digits that end the host name."""
+    auth: Auth = Auth.TOKENS
+    allowed_hosts: frozenset[str] | None = None
+    """Names that a request's Host header may have. None: any, or, on a loopback address, loopback's names."""
+
+    admin_host: str = "127.0.0.1"
+    admin_port: Port | None = None
+    """Port of /healthz, /readyz, /metrics. By default 9100 + N; 0: any free one."""
+
+    kafka_bootstrap: str = "127.0.0.1:9092"
+    kafka_security: Mapping[str, SecretStr] = Field(default_factory=dict)
+    """librdkafka's options for SASL and TLS, as a JSON object."""
+    kafka_embedded: bool = False
+    """The broker is the demo's in-process one."""
+    topic_prefix: str = ""
+
+    trust_dir: Path | None = None
+    """Folder with ``operator.pub``, ``roster.avro`` and ``edge.key``."""
+    operator_key_file: Path | None = None
+    roster_file: Path | None = None
+    edge_key_file: Path | None = None
+    pinned_keys: Mapping[KeyId, str] = Field(default_factory=dict)
+    """Public keys (base64) that must be those of these keys, as a JSON object: no record can say otherwise."""
+
+    deadline_ms: Annotated[int, Field(ge=100, le=MAX_DEADLINE_MS)] = 5_000
+    """Of a request that names none."""
+    pending_limit_items: Annotated[int, Field(ge=2, le=100_000)] = 2_000
+    batch_limit_items: Annotated[int, Field(ge=1, le=1_000)] = 1_000
+    suspect_after_ms: Annotated[int, Field(ge=500, le=60_000)] = 1_500
+    beat_interval_ms: Annotated[int, Field(ge=100, le=60_000)] = 2_000
+    shutdown_grace_ms: Annotated[int, Field(ge=0, le=MAX_DEADLINE_MS)] = 5_000
+    """How long pending requests may still take once we were told to stop."""
+
+    log_format: LogFormat = LogFormat.JSON
+    log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
+
+    @field_validator("topic_prefix")
+    @classmethod
+    def _prefix(cls, value: str) -> str:
+        return _said(topics.check_prefix, value)
+
+    @field_validator("pinned_keys")
+    @classmethod
+    def _pins(cls, value: Mapping[KeyId, str]) -> Mapping[KeyId, str]:
+        for key_id, public_key in value.items():
+            _said(parse_key_id, key_id)
+            try:
+                raw = base64.b64decode(public_key, validate=True)
+            except (binascii.Error, ValueError):
+                raw = b""
+            if len(raw) != 32:
+                raise ValueError(f"the pinned key {key_id!r} is not the base64 of 32 bytes")
+        return value
+
+    @model_validator(mode="after")
+    def _closed_by_default(self) -> Self:
+        if self.auth is Auth.TOKENS and not is_loopback(self.host):
+            raise ValueError(
+                f"{self.host} is not a loopback address and nobody would be asked who he is: "
+                f"set {ENV_PREFIX}AUTH=none if that is meant"
+            )
+        return self
+
+    @property
+    def pod_index(self) -> int:
+        """N, given or from the host name.
+
+        Raises:
+            BadInput: ``index``: neither.
+        """
+        return self.index if self.index is not None else index_of(socket.gethostname())
+
+    @property
+    def pins(self) -> dict[KeyId, bytes]:
+        """The pinned keys, 32 bytes each."""
+        return {key_id: base64.b64decode(public_key) for key_id, public_key in self.pinned_keys.items()}
+
+    @property
+    def hosts(self) -> frozenset[str] | None:
+        """Names that the Host header may have; None: any."""
+        if self.allowed_hosts is not None:
+            return frozenset(name.lower() for name in self.allowed_hosts)
+        # A page of a stranger can give its own name our loopback address and then is "same origin": the name tells.
+        return frozenset({"127.0.0.1", "localhost", "[::1]", self.host}) if is_loopback(self.host) else None
+
+    def trust_file(self, own: Path | None, name: str) -> Path:
+        """The file named by itself, else the one of ``trust_dir``.
+
+        Raises:
+            BadInput: ``trust-dir``: neither is set.
+        """
+        if own is not None:
+            return own
+        if self.trust_dir is None:
+            raise BadInput("trust-dir", f"set {ENV_PREFIX}TRUST_DIR to the folder that provision wrote", "trust_dir")
+        return self.trust_dir / name
+
+    def kafka(self) -> KafkaSettings:
+        """How our clients connect.
+
+        Raises:
+            BadInput: ``kafka-security-option``.
+        """
+        return KafkaSettings(
+            bootstrap=self.kafka_bootstrap,
+            client_id=f"rest-api-{self.pod_index}",
+            topic_prefix=self.topic_prefix,
+            embedded=self.kafka_embedded,
+            security={name: value.get_secret_value() for name, value in self.kafka_security.items()},
+        )
+
+
+def load(**given: Any) -> Settings:
+    """Read the environment; ``given`` goes before it.
+
+    Raises:
+        BadInput: ``settings``: one line that names the variable and what is wrong. Values are not repeated in it.
+    """
+    try:
+        settings = Settings(**given)
+        settings.kafka()
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+        name = "_".join(str(part) for part in first["loc"][:1])
+        where = f"{ENV_PREFIX}{name.upper()}: " if name else ""
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput("settings", f"{where}{message}", name or None) from None
+    except SettingsError as error:
+        # Only values that must be JSON end here; the message quotes the field, never the value.
+        field = re.search(r'field "(\w+)"', str(error))
+        name = field.group(1) if field else "settings"
+        raise BadInput("settings", f"{ENV_PREFIX}{name.upper()}: not valid JSON", name) from None
+    except BadInput as error:
+        name = ENV_PREFIX + ("kafka_security" if error.field == "security" else error.field or "kafka").upper()
+        raise BadInput("settings", f"{name}: {error.detail}", error.field) from None
+    return settings
+
+
+def index_of(host_name: str) -> int:
+    """The digits that end a host name (``rest-api-2`` gives 2).
+
+    Raises:
+        BadInput: ``index``: it ends in none.
+    """
+    digits = _TRAILING_DIGITS.search(host_name.partition(".")[0])
+    if digits is None:
+        raise BadInput("index", f"the host name {host_name!r} does not end in a number: say which pod this is", "index")
+    return int(digits.group())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether nobody but this machine can reach that address."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _said(check: Any, value: str) -> str:
+    try:
+        return str(check(value))
+    except BadInput as error:
+        raise ValueError(error.detail) from None
