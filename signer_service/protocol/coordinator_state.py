@@ -1,0 +1,205 @@
+"""The coordinator's memory, and the few moves that every part of it makes: finish, give up an attempt, set a timer."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from heapq import heappop, heappush
+from typing import Final, TypeAlias
+
+from common.ids import BootId, Index, Instant, KeyId, OpenId, RequestId
+from common.wire.messages import Accepted, NonceScope, Outcome, RefusalCode, Refused, SignItem
+from signer_service.protocol.commitment_pool import CommitmentPool, Stocks
+from signer_service.protocol.machine import Entropy, Peer
+from signer_service.protocol.outbox import Outbox, Result
+from signer_service.protocol.peers import PeerBook
+from signer_service.protocol.request_check import DETAILS
+from signer_service.protocol.sessions import Queue, Record, Round, Session, Work
+from signer_service.protocol.view import EpochKeys, SigningView
+from signer_service.protocol.wire import Wire
+
+DEADLINE_MARGIN_MS: Final = 200
+"""What is not signed this long before its deadline is refused, so that the pod can still turn to another replica."""
+QUORUM_GRACE_MS: Final = 500
+"""How long fewer than t live seats are waited for: presence comes every 500 ms."""
+INTERNAL_RETRY_MS: Final = 200
+
+DecideRefresh: TypeAlias = Callable[[SignItem, bytes, SigningView, Instant], Accepted | Refused]
+"""What to say to an item with ``Mode.REFRESH``, given the record that it came in as received."""
+
+_RETRYABLE: Final = frozenset(
+    {
+        RefusalCode.QUORUM_LOST,
+        RefusalCode.OVERLOADED,
+        RefusalCode.SHUTTING_DOWN,
+        RefusalCode.NO_KEY_YET,
+        RefusalCode.CEREMONY_RUNNING,
+    }
+)
+_DETAILS: Final = DETAILS | {
+    RefusalCode.BAD_EDGE_SIGNATURE: "the record does not carry a valid signature of a known edge key",
+    RefusalCode.UNKNOWN_KEY: "there is no such key",
+    RefusalCode.NO_KEY_YET: "the key has not been generated yet",
+    RefusalCode.QUORUM_LOST: "too few replicas answered in time",
+    RefusalCode.OVERLOADED: "the request waited too long for a place",
+    RefusalCode.REFRESH_UNAVAILABLE: "this replica does not take requests to refresh a key",
+}
+
+
+def refused(code: RefusalCode, detail: str = "") -> Refused:
+    """A refusal with the sentence that belongs to its code, and whether trying again makes sense."""
+    return Refused(code, detail or _DETAILS.get(code, code.value), code in _RETRYABLE)
+
+
+def refresh_unavailable(_item: SignItem, _raw: bytes, _view: SigningView, _now: Instant) -> Refused:
+    """The ``DecideRefresh`` of a replica without resharing."""
+    return refused(RefusalCode.REFRESH_UNAVAILABLE)
+
+
+class Timer(IntEnum):
+    """What to look at when its time comes. A timer may be stale: whoever looks finds nothing to do."""
+
+    ROUND = 0
+    RECORD = 1
+    POOL = 2
+    WAKE = 3
+
+
+Timed: TypeAlias = Round | Record | CommitmentPool | None
+
+
+@dataclass(slots=True)
+class CoordinatorState:
+    """Belongs to ``step``; in memory only. The three properties at the end are for presence."""
+
+    seat: Index
+    boot_id: BootId
+    wire: Wire
+    pool_size: int
+    decide_refresh: DecideRefresh
+    view: SigningView
+    stocks: Stocks
+    peers: PeerBook = field(default_factory=PeerBook)
+    live: Mapping[Index, Peer] = field(default_factory=dict)
+    holders: dict[NonceScope, frozenset[Index]] = field(default_factory=dict)
+    """Seats that have a share, of every scope in which a session may still end."""
+    open_scopes: dict[NonceScope, EpochKeys] = field(default_factory=dict)
+    """Scopes in which sessions may begin: each key's current epoch, and key records that we coordinate."""
+    scope_since: dict[NonceScope, Instant] = field(default_factory=dict)
+    works: dict[RequestId, Work] = field(default_factory=dict)
+    records: set[Record] = field(default_factory=set)
+    queues: dict[KeyId, Queue] = field(default_factory=dict)
+    internal: dict[OpenId, Work] = field(default_factory=dict)
+    sessions: dict[int, Session] = field(default_factory=dict)
+    next_session: int = 1
+    unfinished: int = 0
+    short_since: dict[KeyId, Instant] = field(default_factory=dict)
+    timers: list[tuple[Instant, int, Timer, Timed]] = field(default_factory=list)
+    timers_set: int = 0
+
+    @property
+    def in_flight(self) -> int:
+        """Items that were accepted and have no outcome yet."""
+        return self.unfinished
+
+    @property
+    def nonces_left(self) -> int:
+        """Commitments of other seats in stock."""
+        return self.stocks.left
+
+    def queue_wait_ms(self, now: Instant) -> int:
+        """How long the item that has waited longest for its first session has waited; 0 if none waits."""
+        return max((now - queue.oldest(now) for queue in self.queues.values()), default=0)
+
+
+@dataclass(slots=True)
+class Context:
+    """One step: the state, what goes out, and the step's own time and randomness."""
+
+    state: CoordinatorState
+    out: Outbox
+    now: Instant
+    entropy: Entropy
+    scopes: set[NonceScope] = field(default_factory=set)
+    """Scopes whose stocks changed: to be looked at for a refill."""
+
+    def set_timer(self, at: int, kind: Timer, subject: Timed) -> None:
+        """Look at ``subject`` at ``at``."""
+        self.state.timers_set += 1
+        heappush(self.state.timers, (Instant(at), self.state.timers_set, kind, subject))
+
+    def due(self) -> list[tuple[Timer, Timed]]:
+        """Take out the timers whose time has come."""
+        timers = self.state.timers
+        due = []
+        while timers and timers[0][0] <= self.now:
+            _, _, kind, subject = heappop(timers)
+            due.append((kind, subject))
+        return due
+
+    def finish(self, work: Work, result: Result) -> None:
+        """Give ``work`` its one final outcome, and everybody who waits for it the answer."""
+        item = work.item
+        if item is None or work.outcome is not None:
+            return
+        work.outcome = outcome = Outcome(item.request_id, result)
+        self.state.unfinished -= 1
+        for session in tuple(work.sessions):
+            self.release(session)
+        self.out.audit(work.waiting[0], item, result, self.now)
+        for record in work.waiting:
+            self.answer(record, outcome)
+
+    def answer(self, record: Record, outcome: Outcome) -> None:
+        """Answer one item of ``record``, which is finished when that was its last."""
+        self.out.answer(record, outcome)
+        if record.unanswered == 0:
+            self.state.records.discard(record)
+
+    def refuse(self, work: Work, code: RefusalCode) -> None:
+        """``finish`` with a refusal."""
+        self.finish(work, refused(code))
+
+    def forget(self, work: Work) -> None:
+        """Drop ``work`` without an answer: its partition is another replica's now."""
+        for session in tuple(work.sessions):
+            self.release(session)
+        if work.item is not None and self.state.works.get(work.item.request_id) is work:
+            del self.state.works[work.item.request_id]
+            if work.outcome is None:
+                self.state.unfinished -= 1
+
+    def release(self, session: Session) -> None:
+        """End an attempt. Its own nonces go with it, used or not."""
+        del self.state.sessions[session.id]
+        session.work.sessions.remove(session)
+        session.own = None
+        if not session.late:
+            for seat in session.missing:
+                self.state.peers[seat].outstanding -= 1
+
+    def fail(self, session: Session, seats: tuple[Index, ...]) -> None:
+        """End an attempt that came to nothing because of ``seats``, and try again with others."""
+        work = session.work
+        self.release(session)
+        for seat in seats:
+            work.failed[seat] = work.failed.get(seat, 0) + 1
+        self.again(work)
+
+    def again(self, work: Work) -> None:
+        """See to it that ``work`` gets another attempt, unless it is done or one is running."""
+        if work.outcome is not None or work.signature or work.queued or work.active:
+            return
+        if work.internal is not None:
+            work.not_before = Instant(self.now + INTERNAL_RETRY_MS)
+            self.set_timer(work.not_before, Timer.WAKE, None)
+        elif work.abandoned:
+            self.forget(work)
+        else:
+            self.queue(work.key_id).add(work)
+
+    def queue(self, key_id: KeyId) -> Queue:
+        """The queue of one key."""
+        queue = self.state.queues.get(key_id)
+        if queue is None:
+            queue = self.state.queues[key_id] = Queue()
+        return queue

@@ -1,0 +1,241 @@
+"""How a coordinator begins sessions: from its queue to one package per participant; stocks refilled ahead of need."""
+
+from dataclasses import dataclass
+from typing import Final
+
+from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId
+from common.wire.messages import MAX_ITEMS, NonceScope, RefusalCode, SignGroup, SignSession
+from signer_service.frost.nonces import RANDOMNESS_BYTES, Commitment, SigningNonces, commit
+from signer_service.protocol.collect import complete
+from signer_service.protocol.commitment_pool import CommitmentPool
+from signer_service.protocol.coordinator_state import DEADLINE_MARGIN_MS, QUORUM_GRACE_MS, Context, Timer
+from signer_service.protocol.peers import Candidate
+from signer_service.protocol.sessions import Queue, Round, Session, Work
+from signer_service.protocol.view import EpochKeys
+
+MAX_FAILED: Final = 3
+"""A seat that failed an item this often is not asked about it again."""
+FRESH_SCOPE_MS: Final = 2_000
+"""After a commit, presence still names the epoch before: a live seat of the committee counts as holding the new one."""
+
+_PAIR_ENTROPY: Final = 2 * RANDOMNESS_BYTES
+
+
+@dataclass(frozen=True, slots=True)
+class _Chosen:
+    """Who signs: other seats, and this one if ``own``."""
+
+    others: tuple[Index, ...]
+    own: bool
+
+
+class _Wait:
+    """Nothing can be begun now; something will change: commitments, credit, presence or time."""
+
+
+class _Exhausted:
+    """Every live seat has been asked about this as often as makes sense."""
+
+
+class _Short:
+    """Fewer than t seats that hold a share are live."""
+
+
+_WAIT, _EXHAUSTED, _SHORT = _Wait(), _Exhausted(), _Short()
+
+
+def dispatch(ctx: Context) -> None:
+    """Begin every session that can be begun now."""
+    state = ctx.state
+    for work in state.internal.values():
+        if not work.signature and not work.active and ctx.now >= work.not_before:
+            _begin_internal(ctx, work)
+    for key_id, queue in state.queues.items():
+        if len(queue):
+            _drain(ctx, key_id, queue)
+
+
+def refill(ctx: Context) -> None:
+    """Ask for commitments wherever a stock that was touched in this step runs low."""
+    state = ctx.state
+    for scope in ctx.scopes:
+        keys = state.open_scopes.get(scope)
+        if keys is None:
+            continue
+        queue = state.queues.get(keys.key_id)
+        demand = 0 if queue is None or scope.open_id else len(queue)
+        for seat in state.holders[scope]:
+            peer = state.live.get(seat)
+            if peer is None or seat == state.seat:
+                continue
+            pool = state.stocks.pool(scope, seat, peer.boot_id)
+            count = pool.to_ask(ctx.now, demand)
+            if count:
+                ctx.out.want(seat, scope, count)
+                ctx.set_timer(ctx.now + pool.patience_ms, Timer.POOL, pool)
+
+
+def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
+    keys = ctx.state.view.current.get(key_id)
+    while run := queue.next_run(MAX_ITEMS):
+        if keys is None:
+            code = RefusalCode.NO_KEY_YET if key_id in ctx.state.view.key_ids else RefusalCode.UNKNOWN_KEY
+            for work in run:
+                ctx.refuse(work, code)
+            continue
+        timely = [work for work in run if _in_time(ctx, work)]
+        if not timely:
+            continue
+        chosen = _choose(ctx, keys, timely)
+        if isinstance(chosen, _Chosen):
+            ctx.state.short_since.pop(key_id, None)
+            begun = _begin(ctx, keys, timely, chosen)
+            queue.put_back(timely[begun:])
+        elif isinstance(chosen, _Exhausted):
+            _give_up(ctx, queue, timely)
+        elif isinstance(chosen, _Short) and _short_for_long(ctx, key_id):
+            for work in timely:
+                ctx.refuse(work, RefusalCode.QUORUM_LOST)
+        else:
+            ctx.scopes.add(keys.scope)
+            queue.put_back(timely)
+            return
+
+
+def _in_time(ctx: Context, work: Work) -> bool:
+    left = work.deadline - ctx.now
+    if left >= DEADLINE_MARGIN_MS:
+        return True
+    if left <= 0:
+        ctx.refuse(work, RefusalCode.EXPIRED)
+    else:
+        ctx.refuse(work, RefusalCode.QUORUM_LOST if work.attempts else RefusalCode.OVERLOADED)
+    return False
+
+
+def _give_up(ctx: Context, queue: Queue, run: list[Work]) -> None:
+    for work in run:
+        if work.sessions:
+            # Late is not lost: a share may still come, until the deadline.
+            queue.park(work)
+        else:
+            ctx.refuse(work, RefusalCode.QUORUM_LOST)
+
+
+def _short_for_long(ctx: Context, key_id: KeyId) -> bool:
+    since = ctx.state.short_since.get(key_id)
+    if since is None:
+        ctx.state.short_since[key_id] = ctx.now
+        ctx.set_timer(ctx.now + QUORUM_GRACE_MS, Timer.WAKE, None)
+        return False
+    return ctx.now - since >= QUORUM_GRACE_MS
+
+
+def _choose(ctx: Context, keys: EpochKeys, run: list[Work]) -> _Chosen | _Wait | _Exhausted | _Short:
+    state, now = ctx.state, ctx.now
+    scope, holders = keys.scope, state.holders[keys.scope]
+    failed = run[0].failed
+    retried = [work.asked for work in run if work.asked]
+    internal = bool(scope.open_id)
+    max_shares = len(holders) - keys.threshold + 1
+    fresh = internal or now - state.scope_since[scope] < FRESH_SCOPE_MS
+    own = keys.share is not None and not failed.get(state.seat)
+    need = keys.threshold - 1 if own else keys.threshold
+    live = 0
+    possible = 0
+    candidates: list[Candidate] = []
+    for seat in holders:
+        peer = state.live.get(seat)
+        if peer is None or seat == state.seat:
+            continue
+        pool = state.stocks.find(scope, seat, peer.boot_id)
+        ready = 0 if pool is None else len(pool)
+        if not ready and not fresh and peer.epochs.get(keys.key_id) != keys.epoch:
+            continue
+        live += 1
+        failures = failed.get(seat, 0)
+        if not internal and (failures >= MAX_FAILED or any(a.get(seat, 0) >= max_shares for a in retried)):
+            continue
+        possible += 1
+        if ready and state.peers[seat].outstanding >= state.pool_size:
+            ready = 0
+        elif not ready and pool is not None and pool.asked and not pool.coming:
+            continue
+        candidates.append(Candidate(seat, ready, failures, peer.draining))
+    if live < need:
+        return _SHORT
+    if possible < need:
+        return _EXHAUSTED
+    others = state.peers.choose(candidates, need, now)
+    return _WAIT if others is None else _Chosen(others, own)
+
+
+def _begin_internal(ctx: Context, work: Work) -> None:
+    internal = work.internal
+    if internal is None:
+        return
+    chosen = _choose(ctx, internal.keys, [work])
+    if isinstance(chosen, _Chosen):
+        _begin(ctx, internal.keys, [work], chosen)
+    ctx.scopes.add(internal.keys.scope)
+
+
+def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> int:
+    """Begin sessions for as many works of ``run``, from its start, as there are commitments for; return how many."""
+    state, now = ctx.state, ctx.now
+    scope, seat = keys.scope, state.seat
+    pools: dict[Index, CommitmentPool] = {}
+    count = len(run)
+    for other in chosen.others:
+        pool = pools[other] = state.stocks.pool(scope, other, state.live[other].boot_id)
+        count = min(count, len(pool), state.pool_size - state.peers[other].outstanding)
+    signers = tuple(sorted((*chosen.others, seat) if chosen.own else chosen.others))
+    boots = {other: state.boot_id if other == seat else pools[other].boot_id for other in signers}
+    share = keys.share
+    random = ctx.entropy(_PAIR_ENTROPY * count) if chosen.own else b""
+    record = run[0].record
+    sessions: list[Session] = []
+    specs: list[SignSession] = []
+    timeout = state.peers.timeout_ms(chosen.others)
+    round_ = Round(keys, _NO_GROUP, boots, now, Instant(now + timeout), sessions)
+    for k in range(count):
+        work = run[k]
+        session_id = state.next_session + k
+        commitments: dict[Index, Commitment] = {}
+        batches: dict[Index, bytes] = {}
+        counters: list[int] = []
+        raws: list[bytes] = []
+        own: SigningNonces | None = None
+        for signer in signers:
+            if signer == seat and share is not None:
+                own, commitments[signer] = commit(share.share, random[_PAIR_ENTROPY * k : _PAIR_ENTROPY * (k + 1)])
+                counters.append(session_id)
+                raws.append(own.commitment.to_bytes())
+            else:
+                counter, raw, commitments[signer], batches[signer] = pools[signer].ready.popleft()
+                counters.append(counter)
+                raws.append(raw)
+                work.asked[signer] = work.asked.get(signer, 0) + 1
+        session = Session(session_id, work, commitments, batches, own, set(chosen.others), round_)
+        sessions.append(session)
+        specs.append(SignSession(session_id, work.position, tuple(counters), tuple(raws)))
+        state.sessions[session_id] = session
+        work.sessions.append(session)
+        work.attempts += 1
+    state.next_session += count
+    raw_request = b"" if record is None else record.raw
+    round_.group = SignGroup(scope, keys.epoch, raw_request, signers, tuple(boots.values()), tuple(specs))
+    state.peers.used(chosen.others, count)
+    for other in chosen.others:
+        ctx.out.package(other, round_.group)
+    ctx.scopes.add(scope)
+    if chosen.others:
+        ctx.set_timer(round_.expires, Timer.ROUND, round_)
+    else:
+        for session in tuple(sessions):
+            complete(ctx, session)
+    return count
+
+
+_NO_GROUP: Final = SignGroup(NonceScope(KeyId(""), NO_OFFSET), Epoch(0), b"", (), (), ())
+"""Stands in a round for the moment in which its sessions are made."""

@@ -1,0 +1,187 @@
+"""What a coordinator keeps in memory of its work: records, items, rounds and sessions.
+
+``Work`` is one item, from its arrival until its one final outcome. A ``Round`` is what was sent out together: the
+sessions over one record with one set of signers. A ``Session`` is one attempt at one item, with nonces of its own. An
+attempt that is late is not given up: another is begun beside it, and whichever is complete first wins.
+
+::
+
+    Work      queued -> running -> done
+                 ^---------'  (its sessions failed, or are all late)
+    Session   awaiting -> complete | failed
+                 '-> late -> complete | failed
+"""
+
+from collections import deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from common.ids import BootId, Index, Instant, KeyId
+from common.wire.messages import MsgToSign, Outcome, SignGroup, SignItem
+from signer_service.frost.nonces import Commitment, SigningNonces
+from signer_service.frost.signing import SignatureShare
+from signer_service.protocol.machine import Origin
+from signer_service.protocol.package import group_hash
+from signer_service.protocol.view import EpochKeys, InternalSession
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """One MsgToSign at one place of the request topic."""
+
+    origin: Origin
+    request: MsgToSign
+    raw: bytes
+    unanswered: int
+    works: "list[Work]" = field(default_factory=list)
+    dropped: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Work:
+    """One item. ``waiting`` are the records to answer: the first, and any in which the same request id came again."""
+
+    key_id: KeyId
+    message: bytes
+    arrived: Instant
+    deadline: Instant
+    item: SignItem | None
+    position: int
+    waiting: list[Record]
+    internal: InternalSession | None = None
+    queued: bool = False
+    attempts: int = 0
+    not_before: Instant = Instant(0)
+    failed: dict[Index, int] = field(default_factory=dict)
+    """Failed attempts by seat: late, declined or bad."""
+    asked: dict[Index, int] = field(default_factory=dict)
+    """Sessions by seat that may have brought a share: a participant gives n-t+1 for one request id."""
+    sessions: "list[Session]" = field(default_factory=list)
+    outcome: Outcome | None = None
+    signature: bytes = b""
+
+    @property
+    def record(self) -> Record | None:
+        """The record whose bytes participants are shown; None for an internal session."""
+        return self.waiting[0] if self.waiting else None
+
+    @property
+    def active(self) -> bool:
+        """Whether an attempt is running that is not late yet."""
+        return any(not session.late for session in self.sessions)
+
+    @property
+    def abandoned(self) -> bool:
+        """Whether everybody who waits for it has been taken away with its partition."""
+        return self.internal is None and all(record.dropped for record in self.waiting)
+
+
+@dataclass(slots=True, eq=False)
+class Round:
+    """Sessions that went out together: one group, the same for each of its signers."""
+
+    keys: EpochKeys
+    group: SignGroup
+    boots: Mapping[Index, BootId]
+    sent_at: Instant
+    expires: Instant
+    sessions: "list[Session]"
+    heard: set[Index] = field(default_factory=set)
+    _hash: bytes = b""
+
+    @property
+    def hash(self) -> bytes:
+        """What an honest share names as its package."""
+        if not self._hash:
+            self._hash = group_hash(self.group)
+        return self._hash
+
+
+@dataclass(slots=True, eq=False)
+class Session:
+    """One attempt at one item. ``own`` is this seat's pair of nonces until the moment before it is used."""
+
+    id: int
+    work: Work
+    commitments: Mapping[Index, Commitment]
+    batches: Mapping[Index, bytes]
+    """By seat, the signed batch that its commitment came in."""
+    own: SigningNonces | None
+    missing: set[Index]
+    round: Round
+    late: bool = False
+    shares: dict[Index, SignatureShare] = field(default_factory=dict)
+    answers: dict[Index, bytes] = field(default_factory=dict)
+    """By seat, the signed record that its share came in."""
+
+
+class Queue:
+    """Works of one key that wait for a session: those begun before, then fresh, then redelivered ones."""
+
+    __slots__ = ("_lanes", "_parked")
+
+    def __init__(self) -> None:
+        self._lanes: tuple[deque[Work], deque[Work], deque[Work]] = (deque(), deque(), deque())
+        self._parked: list[Work] = []
+
+    def __len__(self) -> int:
+        return sum(len(lane) for lane in self._lanes)
+
+    def oldest(self, now: Instant) -> Instant:
+        """When the work arrived that has waited longest for its first session; ``now`` if none waits."""
+        return min((lane[0].arrived for lane in self._lanes[1:] if lane), default=now)
+
+    def add(self, work: Work) -> None:
+        """Put ``work`` at the end of its lane."""
+        record = work.record
+        lane = 0 if work.attempts else 2 if record is not None and record.origin.redelivered else 1
+        work.queued = True
+        self._lanes[lane].append(work)
+
+    def put_back(self, works: list[Work]) -> None:
+        """Put works that came out together back to the front."""
+        for work in reversed(works):
+            work.queued = True
+            record = work.record
+            lane = 0 if work.attempts else 2 if record is not None and record.origin.redelivered else 1
+            self._lanes[lane].appendleft(work)
+
+    def park(self, work: Work) -> None:
+        """Keep ``work`` until somebody new could help: every set was tried and late sessions of it still run."""
+        self._parked.append(work)
+
+    def unpark(self) -> None:
+        """Somebody new is there, or something changed: try the parked ones again."""
+        parked, self._parked = self._parked, []
+        for work in parked:
+            if work.outcome is None and not work.queued:
+                self.add(work)
+
+    def next_run(self, most: int) -> list[Work]:
+        """Take out works that can share a round: of one record, with the same history. Empty if there is none."""
+        run: list[Work] = []
+        for lane in self._lanes:
+            while lane and len(run) < most:
+                work = lane[0]
+                if work.outcome is not None or work.abandoned:
+                    lane.popleft().queued = False
+                    continue
+                if run and (work.record is not run[0].record or work.failed != run[0].failed):
+                    return run
+                lane.popleft().queued = False
+                run.append(work)
+            if run:
+                return run
+        return run
+
+    def remove_abandoned(self) -> list[Work]:
+        """Take out and return the works that nobody waits for any more."""
+        gone: list[Work] = []
+        for lane in self._lanes:
+            keep = [work for work in lane if not work.abandoned]
+            gone += [work for work in lane if work.abandoned]
+            lane.clear()
+            lane.extend(keep)
+        gone += [work for work in self._parked if work.abandoned]
+        self._parked = [work for work in self._parked if not work.abandoned]
+        return gone
