@@ -12,6 +12,7 @@ The one importer of fastavro, which gives the fingerprints and reads what older 
 import io
 import json
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final, TypeVar, get_args
 
 import fastavro
@@ -51,6 +52,7 @@ def _without_logical_types(schema: Any) -> Any:
     return schema
 
 
+@cache
 def _parse(text: str) -> Any:
     return parse_schema(_without_logical_types(json.loads(text)))
 
