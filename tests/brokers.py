@@ -5,9 +5,9 @@ Import the fixtures into a ``conftest.py`` beside the tests that want them::
     from tests.brokers import apache, broker, kafka
 
 ``kafka`` (and ``broker``) run a test once on each. Each test has a topic prefix of its own, so that tests, and people,
-can share a cluster. The Apache Kafka is ``KAFKA_BOOTSTRAP``, else one that ``.ci/kafka`` starts for the whole test run (all
-xdist workers share it), else these tests are skipped with the reason; with ``CI=true`` in the environment a missing
-broker is a failure, because a skipped test defends nothing.
+can share a cluster. The Apache Kafka is ``KAFKA_BOOTSTRAP``, else one that ``.ci/kafka`` starts for the whole test run
+(all xdist workers share it), else these tests are skipped with the reason; with ``CI=true`` in the environment a
+missing broker is a failure, because a skipped test defends nothing.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import importlib.util
 import os
 import shutil
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +43,14 @@ async def until(condition: Callable[[], object], what: str, within_s: float = WA
         await asyncio.sleep(0.005)
 
 
+async def until_async(question: Callable[[], Awaitable[object]], answer: object, within_s: float = WAIT_S) -> None:
+    """Ask until the answer is this one; fail, showing the last, when it does not come."""
+    end = asyncio.get_running_loop().time() + within_s
+    while (last := await question()) != answer:
+        if asyncio.get_running_loop().time() > end:
+            pytest.fail(f"waited {within_s} s for {answer}, and got {last}")
+
+
 def launcher() -> ModuleType:
     """``.ci/kafka/kafka.py`` as a module."""
     spec = importlib.util.spec_from_file_location("local_kafka", _LAUNCHER)
@@ -63,6 +71,11 @@ class Broker:
     @property
     def prefix(self) -> str:
         return self.settings.topic_prefix
+
+    def arguments(self) -> dict[str, str | bool]:
+        """What a process of its own needs to connect, for JSON: arguments of ``KafkaSettings``."""
+        known = self.settings
+        return {"bootstrap": known.bootstrap, "topic_prefix": known.topic_prefix, "embedded": known.embedded}
 
     def create(self, specs: Sequence[TopicSpec]) -> None:
         """Make topics, on either broker. Waits; also to be called inside a running event loop."""
@@ -146,4 +159,4 @@ def kafka(broker: Broker) -> KafkaSettings:
     return broker.settings
 
 
-__all__ = ["Broker", "apache", "broker", "kafka", "launcher", "until"]
+__all__ = ["Broker", "apache", "broker", "kafka", "launcher", "until", "until_async"]

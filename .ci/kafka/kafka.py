@@ -219,12 +219,16 @@ class Instance:
         return True
 
     def _alive(self, pid: int) -> bool:
+        """Whether a process that was ours a moment ago still exists (its command line goes before it does)."""
         try:
-            if os.waitpid(pid, os.WNOHANG)[0] == pid:  # our own child: nobody else would collect it
-                return False
+            return os.waitpid(pid, os.WNOHANG)[0] != pid  # our own child: nobody else would collect it
         except ChildProcessError:
             pass
-        return self.pid() == pid
+        try:
+            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        except OSError:
+            return False
+        return state != "Z"
 
 
 def _die_with_parent() -> None:

@@ -11,6 +11,7 @@ transactions; a join into a group that has members waits session.timeout.ms - 10
 
 import ctypes
 import ctypes.util
+import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +29,7 @@ RETAINED_BYTES = 5 * 1024 * 1024
 _PRODUCER = 0  # rd_kafka_type_t: any client can be the mock cluster's anchor
 _CONF_OK = 0
 _ERRSTR_BYTES = 512
+_COMMAND_GAP_S = 0.003
 
 
 def _library() -> ctypes.CDLL:
@@ -74,7 +76,7 @@ def _library() -> ctypes.CDLL:
 class EmbeddedBroker:
     """One in-process Kafka cluster; a context manager. Methods may be called from any thread of the owner process.
 
-    They take microseconds to a few milliseconds (a message to the broker's own thread and back).
+    Each takes a few milliseconds (a message to the broker's own thread and back).
 
     Raises:
         Unavailable: ``embedded-broker`` from the constructor when it cannot be started.
@@ -97,6 +99,7 @@ class EmbeddedBroker:
             raise Unavailable("embedded-broker", "the in-process cluster could not be started")
         # The default of 3 s is meant to gather members of a large group; here it would only delay every start.
         self._lib.rd_kafka_mock_group_initial_rebalance_delay_ms(self._cluster, 0)
+        time.sleep(_COMMAND_GAP_S)
         self.bootstrap: str = self._lib.rd_kafka_mock_cluster_bootstraps(self._cluster).decode()
         """``HOST:PORT[,HOST:PORT…]`` on loopback."""
 
@@ -178,5 +181,7 @@ class EmbeddedBroker:
         return self._cluster
 
     def _check(self, code: str, result: int) -> None:
+        # The broker's thread can miss the wake-up of a second command that follows at once, and then sleeps a second.
+        time.sleep(_COMMAND_GAP_S)
         if result != 0:
             raise Unavailable(code, self._lib.rd_kafka_err2str(result).decode(errors="replace"))

@@ -61,6 +61,10 @@ class Stopped(Exception):
     """The thread was told to end while it was still beginning."""
 
 
+class _Fatal(Exception):
+    """The client says that it cannot go on: no bug of ours."""
+
+
 class Owner:
     """Base of the two consumers: thread, command queue, batches, errors, end."""
 
@@ -218,6 +222,8 @@ class Owner:
                 in_order = True
             self.closing()
             self.consumer.close()
+        except _Fatal as fatal:
+            self.witness.fatal(str(fatal))
         except Exception as bug:  # a dead thread that says nothing would be a consumer that is silent for ever
             _logger.exception("%s ended", self.witness.name)
             self.witness.fatal(repr(bug))
@@ -240,8 +246,8 @@ class Owner:
                 error = message.error()
                 if error is None:
                     records.append(_record(message))
-                elif error.fatal():
-                    raise Unavailable("consumer-fatal", f"{error.name()}: {error.str()}")
+                elif error.fatal() or error.code() == KafkaError._FATAL:  # a fenced member shows only as the code
+                    raise _Fatal(error.str())
                 else:
                     self.failed(message, error)
             if records:

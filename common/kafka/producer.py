@@ -115,7 +115,11 @@ class RealProducer:
         try:
             while not self._stop.is_set():
                 self._witness.beat()
-                client.poll(_POLL_S)
+                try:
+                    client.poll(_POLL_S)
+                except KafkaException as error:  # fatal; on with it, so that whoever waits for an outcome gets one
+                    self._witness.fatal(f"{error.args[0].name()}: {error.args[0].str()}")
+                    self._stop.wait(_POLL_S)
                 self._hand_over()
             # Whoever waits for an outcome gets one: "purged" is an error like another.
             client.purge()

@@ -2,6 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+from confluent_kafka import Consumer, TopicPartition
 
 from common.kafka.client import KafkaClient
 from common.kafka.port import (
@@ -16,6 +19,7 @@ from common.kafka.port import (
     Record,
     TailConsumer,
 )
+from common.wire import topics
 from tests.brokers import until
 
 
@@ -113,3 +117,30 @@ async def written(producer: Producer, topic: str, values: Sequence[bytes], parti
     await until(lambda: len(outcomes) == len(values), "the delivery reports")
     assert [outcome.error for outcome in outcomes] == [None] * len(values)
     return outcomes
+
+
+async def turned(client: Client) -> None:
+    """Wait until every client thread has made two more turns, so that it has done what it was told before."""
+    for _ in range(2):
+        before = dict(client.kafka.heartbeats())
+        await until(partial(_all_later, client, before), "a turn of every thread")
+
+
+def _all_later(client: Client, before: Mapping[str, float]) -> bool:
+    now = client.kafka.heartbeats()
+    return all(now[name] > then for name, then in before.items())
+
+
+async def committed(settings: KafkaSettings, topic: str, partition: int) -> int:
+    """The group's committed offset, asked by a stranger; negative: none."""
+
+    def ask() -> int:
+        group = topics.signer_group(settings.topic_prefix)
+        consumer = Consumer({"bootstrap.servers": settings.bootstrap, "group.id": group})
+        try:
+            [found] = consumer.committed([TopicPartition(topic, partition)], 5.0)
+        finally:
+            consumer.close()
+        return found.offset
+
+    return await asyncio.to_thread(ask)
