@@ -9,11 +9,9 @@ A ``Shape`` is a pair of plain functions. They are put together once, at import,
 write is what any Avro library writes and reads (the tests hold them against fastavro, both ways).
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from enum import Enum
-from functools import lru_cache
 from typing import Any, Final, Generic, NoReturn, TypeVar
 
 from common.errors import BadInput, Bug
@@ -22,9 +20,6 @@ T = TypeVar("T")
 E = TypeVar("E", bound=Enum)
 
 MAX_LONG: Final = 2**63 - 1
-
-_REPEATS: Final = 1024
-"""How many names are remembered: strangers can push ours out, which costs a microsecond, but not pile up."""
 
 _BYTE: Final = tuple(bytes([n]) for n in range(128))
 
@@ -45,7 +40,8 @@ def refuse(detail: str, field: str | None = None) -> NoReturn:
     raise BadInput("out-of-bounds", detail, field)
 
 
-def _truncated() -> NoReturn:
+def truncated() -> NoReturn:
+    """Raise ``BadInput`` with code ``truncated``."""
     raise BadInput("truncated", "the bytes end inside a value")
 
 
@@ -79,7 +75,7 @@ def read_long(data: bytes, at: int) -> tuple[int, int]:
         else:
             refuse("an integer is longer than 64 bits")
     except IndexError:
-        _truncated()
+        truncated()
     if byte == 0:
         raise BadInput("not-canonical", "an integer is padded")
     value |= byte << shift
@@ -157,7 +153,7 @@ def _read_bool(data: bytes, at: int) -> tuple[bool, int]:
     if byte == b"\x01":
         return True, at + 1
     if not byte:
-        _truncated()
+        truncated()
     raise BadInput("not-canonical", "a boolean is 0 or 1")
 
 
@@ -176,7 +172,7 @@ def fixed(size: int) -> Shape[bytes]:
         end = at + size
         value = data[at:end]
         if len(value) != size:
-            _truncated()
+            truncated()
         return value, end
 
     return Shape(write, read)
@@ -206,112 +202,10 @@ def _sized(fits: Callable[[int], bool], detail: str) -> Shape[bytes]:
         end = at + size
         value = data[at:end]
         if len(value) != size:
-            _truncated()
+            truncated()
         return value, end
 
     return Shape(write, read)
-
-
-def text(
-    low: int, high: int, accepts: Callable[[str], object] = str.isprintable, *, repeats: bool = False
-) -> Shape[str]:
-    """An Avro ``string`` of ``low`` to ``high`` characters for which ``accepts`` is true.
-
-    By default: printable ones. A name with a line break or a terminal's control codes in it would forge log lines.
-    ``repeats``: the same few stand in record after record, so the last ones checked are remembered.
-    """
-    detail = f"expected {low} to {high} characters that may stand here"
-
-    def to_bytes(value: str) -> bytes:
-        if not (low <= len(value) <= high and accepts(value)):
-            refuse(detail)
-        try:
-            raw = value.encode()
-        except UnicodeEncodeError:
-            refuse("expected text that UTF-8 can hold")
-        return write_long(len(raw)) + raw
-
-    def from_bytes(raw: bytes) -> str:
-        try:
-            value = raw.decode()
-        except UnicodeDecodeError:
-            refuse("expected UTF-8")
-        if not (low <= len(value) <= high and accepts(value)):
-            refuse(detail)
-        return value
-
-    if repeats:
-        to_bytes = lru_cache(_REPEATS)(to_bytes)
-        from_bytes = lru_cache(_REPEATS)(from_bytes)
-
-    def write(value: str, out: list[bytes]) -> None:
-        out.append(to_bytes(value))
-
-    def read(data: bytes, at: int) -> tuple[str, int]:
-        size, at = read_long(data, at)
-        if not 0 <= size <= 4 * high:
-            refuse(detail)
-        end = at + size
-        if end > len(data):
-            _truncated()
-        return from_bytes(data[at:end]), end
-
-    return Shape(write, read)
-
-
-def matching(pattern: str, high: int) -> Shape[str]:
-    """An Avro ``string`` that is a full match of ``pattern``: names, which repeat."""
-    return text(0, high, re.compile(pattern).fullmatch, repeats=True)
-
-
-def hexadecimal(size: int) -> Shape[str]:
-    """Lower-case hex of ``size`` bytes in memory, an Avro ``fixed`` in transit: no second spelling is possible."""
-    accepts = re.compile(f"[0-9a-f]{{{2 * size}}}").fullmatch
-    raw = fixed(size)
-
-    def write(value: str, out: list[bytes]) -> None:
-        if accepts(value) is None:
-            refuse(f"expected {2 * size} lower-case hex digits")
-        out.append(bytes.fromhex(value))
-
-    def read(data: bytes, at: int) -> tuple[str, int]:
-        value, at = raw.read(data, at)
-        return value.hex(), at
-
-    return Shape(write, read)
-
-
-def _uuid_to_bytes(value: str) -> bytes:
-    if _is_uuid(value) is None:
-        refuse("expected a UUID in lower-case canonical form")
-    return bytes.fromhex(value.replace("-", ""))
-
-
-def _uuid_from_bytes(raw: bytes) -> str:
-    digits = raw.hex()
-    if len(digits) != 32:
-        _truncated()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
-def _uuid(to_bytes: Callable[[str], bytes], from_bytes: Callable[[bytes], str]) -> Shape[str]:
-    def write(value: str, out: list[bytes]) -> None:
-        out.append(to_bytes(value))
-
-    def read(data: bytes, at: int) -> tuple[str, int]:
-        end = at + 16
-        return from_bytes(data[at:end]), end
-
-    return Shape(write, read)
-
-
-_is_uuid: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-
-UUID: Final = _uuid(_uuid_to_bytes, _uuid_from_bytes)
-"""Canonical text in memory (``common.ids.parse_uuid``), ``fixed(16)`` with logical type ``uuid`` in transit."""
-
-REPEATED_UUID: Final = _uuid(lru_cache(_REPEATS)(_uuid_to_bytes), lru_cache(_REPEATS)(_uuid_from_bytes))
-"""The same for boot ids, of which a system has a handful at a time."""
 
 
 def enumeration(kind: type[E]) -> Shape[E]:

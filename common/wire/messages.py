@@ -541,7 +541,7 @@ class AuditKind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """One fact. Fields that do not apply are empty (or 0). ``evidence`` is for blame: the signed records that prove it."""
+    """One fact. Fields that do not apply are empty (or 0). ``evidence`` is for blame: signed records that prove it."""
 
     kind: AuditKind
     at_ms: Instant

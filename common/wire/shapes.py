@@ -15,24 +15,20 @@ from common.wire import messages as m
 from common.wire.avro import (
     BOOLEAN,
     MAX_LONG,
-    REPEATED_UUID,
-    UUID,
     Shape,
     array,
     blob,
     checked,
     enumeration,
     fixed,
-    hexadecimal,
     instant,
     integer,
-    matching,
     optional_fixed,
     record,
     refuse,
-    text,
     union,
 )
+from common.wire.names import REPEATED_UUID, UUID, hexadecimal, matching, text
 
 MAX_SEATS: Final = 255
 """Of a committee. Every participant computes with every other's commitment: far below this, signing is too slow."""

@@ -1,8 +1,8 @@
 """What the protocol hashes and what the group key signs: length-prefixed items, never Avro.
 
 Avro is transport only: two schemas may encode the same facts differently, and a hash must not. Every transcript begins
-with the suite and its purpose, so that nothing made for one purpose can be presented for another, and every item carries
-its length, so that no two lists of items give the same bytes.
+with the suite and its purpose, so that nothing made for one purpose can be presented for another, and every item
+carries its length, so that no two lists of items give the same bytes.
 """
 
 import hashlib
