@@ -1,5 +1,5 @@
 # `make demo` and `make test` do all the set-up themselves; `make help` lists every target.
-# PYTHON chooses the interpreter, ARGS is handed to the demo, PYTEST_ARGS to pytest.
+# PYTHON chooses the interpreter, ARGS is handed to the demo or the benchmark, PYTEST_ARGS to pytest.
 SHELL := /bin/sh
 PYTHON ?= python3
 VENV := .venv
@@ -10,7 +10,7 @@ WORKERS ?= 2
 UV = $(shell command -v $(BIN)/uv || command -v uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint fast kafka lock clean
+.PHONY: help demo test check lint fast kafka bench lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
@@ -34,6 +34,9 @@ fast: $(STAMP) ## the tests that need no broker and little time
 
 kafka: $(STAMP) ## run a real single-node Apache Kafka on loopback until interrupted
 	@exec $(BIN)/python .ci/kafka/kafka.py run
+
+bench: $(STAMP) ## measure on a real Apache Kafka, up to 12 minutes (ARGS="--quick --json bench.json")
+	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@test -n "$(UV)" || { echo "make lock needs uv: python3 -m pip install uv" >&2; exit 1; }

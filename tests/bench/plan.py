@@ -1,0 +1,99 @@
+"""What a run measures: committees, lengths of the phases in seconds, and the figures that we owe."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """Seconds of each phase."""
+
+    warm: float
+    alone: float
+    probe: float
+    full: float
+    half: float
+    batch: float
+
+
+@dataclass(frozen=True, slots=True)
+class Committee:
+    """``thorough``: every phase; otherwise only what saturation needs."""
+
+    threshold: int
+    signers: int
+    thorough: bool = True
+
+    @property
+    def name(self) -> str:
+        """As people say it."""
+        return f"{self.threshold}-of-{self.signers}"
+
+
+QUICK = Lengths(warm=2, alone=3, probe=2, full=8, half=8, batch=6)
+FULL = Lengths(warm=4, alone=8, probe=4, full=20, half=20, batch=12)
+
+MAIN = Committee(2, 3)
+COMMITTEES = (MAIN, Committee(3, 5), Committee(5, 7))
+"""The rows of the table."""
+REPLICAS = (Committee(2, 2, thorough=False), Committee(2, 4, thorough=False), Committee(2, 5, thorough=False))
+"""With MAIN: what one more replica brings at the same threshold."""
+
+CONCURRENCIES = (16, 32, 64, 128, 256)
+"""Callers that are tried, in this order, until more of them bring nothing."""
+WORTH = 1.03
+"""More callers count as better from this factor on: beyond, they only wait longer."""
+
+BATCH_CALLERS = 4
+BATCH_ITEMS = 200
+FLOOR_SAMPLES = 6
+
+TOTAL_S = 660.0
+"""A full run begins nothing new after this; with the system in hand it ends within twelve minutes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A figure that 2-of-3 owes on two cores with everything on them; ``at_least`` or else at most."""
+
+    label: str
+    unit: str
+    must: float
+    goal: float
+    at_least: bool
+    of: Callable[[Row], float | None]
+
+    def verdict(self, value: float) -> str:
+        """``goal``, ``must`` or ``missed``."""
+        for word, bound in (("goal", self.goal), ("must", self.must)):
+            if value >= bound if self.at_least else value <= bound:
+                return word
+        return "missed"
+
+
+def _phase(phase: str, field: str) -> Callable[[Row], float | None]:
+    return lambda row: (row.get(phase) or {}).get(field)
+
+
+def _latency(phase: str, field: str) -> Callable[[Row], float | None]:
+    return lambda row: ((row.get(phase) or {}).get("latency") or {}).get(field)
+
+
+def largest_process(row: Row) -> float | None:
+    """MiB of the largest of our own processes; the broker is not ours."""
+    ours = [mib for name, mib in row.get("memory_mib", {}).items() if not name.startswith(("broker", "client"))]
+    return max(ours, default=None)
+
+
+TARGETS = (
+    Target("signatures through POST /v1/sign at saturation", "/s", 700, 1000, True, _phase("full", "rate_per_s")),
+    Target("items through /v1/sign/batch", "/s", 1000, 1500, True, _phase("batch", "rate_per_s")),
+    Target("CPU of api and signers over the floor, single", "x", 3.2, 2.5, False, _phase("full", "ratio")),
+    Target("the same, batch", "x", 2.2, 1.7, False, _phase("batch", "ratio")),
+    Target("p50, one caller", "ms", 15, 10, False, _latency("alone", "p50_ms")),
+    Target("p99 at half load, open loop", "ms", 60, 40, False, _latency("half", "p99_ms")),
+    Target("memory of the largest process", "MiB", 120, 80, False, largest_process),
+)
