@@ -332,7 +332,8 @@ def test_an_attestation_has_to_be_the_seats_own_ready() -> None:
     not_its_key = Signer(Role.SIGNER, 3, BOOT, pair(2)[0])
     no_seat = Signer(Role.SIGNER, 4, BOOT, pair(4)[0])
     a_pod = Signer(Role.API, 3, BOOT, EDGE)
-    for liar in (not_its_key, no_seat, a_pod):
+    as_a_pod = Signer(Role.API, 3, BOOT, pair(3)[0])
+    for liar in (not_its_key, no_seat, a_pod, as_a_pod):
         refused(Committee(sealed_by={3: liar}).record(), "attestation")
     refused(Committee(payloads={3: codec.encode(Erased(KEY, Epoch(1)))}).record(), "attestation")
 

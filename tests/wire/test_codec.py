@@ -251,6 +251,7 @@ def twice(values: list[Any]) -> list[Any]:
         (m.MsgToSign, "items.0.principal", "\x1b[31m", "items.principal"),
         (m.MsgToSign, "items.0.created_ms", 0, "items.created_ms"),
         (m.MsgToSign, "items.0.deadline_ms", -1, "items.deadline_ms"),
+        (m.MsgToSign, "items.0.deadline_ms", -1_760_000_000_000, "items.deadline_ms"),
         (m.MsgToSign, "items.0.deadline_ms", 2**53, "items.deadline_ms"),
         (m.MsgToSign, "reply_to", "", "reply_to"),
         (m.MsgToSign, "reply_to", "a topic", "reply_to"),
