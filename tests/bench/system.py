@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import json
 import os
+import re
 import selectors
 import signal
 import subprocess
@@ -115,7 +116,13 @@ def broker(folder: Path) -> Iterator[Broker]:
     argv = [sys.executable, str(launcher), "run", "--bench", "--port", "0", "--name", name]
     with running(argv, output) as process:
         line = _await_line(process, output, "ready: ", 900.0)
-        yield _broker(line.split()[5], "Apache Kafka, one node, KRaft")
+        address = re.search(r" on (\S+:\d+) ", line)
+        version = re.search(
+            r"<artifactId>kafka_[^<]*</artifactId>\s*<version>([^<]+)", (launcher.parent / "pom.xml").read_text()
+        )
+        if address is None or version is None:
+            raise BenchError(f"{launcher} does not say where Kafka is: {line}")
+        yield _broker(address[1], f"Apache Kafka {version[1]}, one node, KRaft")
 
 
 def _broker(bootstrap: str, what: str) -> Broker:
