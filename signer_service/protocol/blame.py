@@ -118,7 +118,10 @@ def _judge(
     group = package.groups[0]
     if seat not in group.signers or not set(group.signers) <= set(public.verification_shares):
         raise _no_proof("the group is not of this committee, or the seat not in it")
-    digest = group_hash(group)
+    request = wire.decode_request(group.request) if group.request else None
+    if request is None and internal_message is None:
+        raise _no_proof("what the session signed is not known here")
+    digest = group_hash(group, internal_message or b"" if request is None else b"")
     position = group.signers.index(seat)
     granted = {
         grant.first_counter + k: raw
@@ -130,7 +133,6 @@ def _judge(
     for given in answer.answers:
         if isinstance(given, Share) and given.package_hash == digest:
             shares.setdefault(given.session_id, []).append(given)
-    request = wire.decode_request(group.request) if group.request else None
     for session in group.sessions:
         given_here = shares.get(session.session_id, [])
         # A share over a commitment that the seat never made would be wrong through no fault of its own.
@@ -138,9 +140,7 @@ def _judge(
             continue
         if request is not None and session.item >= len(request.items):
             continue
-        message = internal_message if request is None else request.items[session.item].message
-        if message is None:
-            raise _no_proof("what the session signed is not known here")
+        message = (internal_message or b"") if request is None else request.items[session.item].message
         commitments = collect(
             (signer, Commitment.from_bytes(raw)) for signer, raw in zip(group.signers, session.commitments, strict=True)
         )

@@ -146,7 +146,7 @@ def _declined(ctx: Context, session: Session, seat: Index, reason: DeclineReason
             pool.clear()
         ctx.scopes.add(scope)
     if reason is not DeclineReason.BAD_REQUEST:
-        work.asked[seat] -= 1
+        work.asked[seat] = max(0, work.asked.get(seat, 0) - 1)
     stats.declines += 1
     # One may come of a restart, a commit or a crossed message. A seat that goes on like this costs everybody's time.
     if reason is DeclineReason.BAD_REQUEST or stats.declines > len(round_.sessions) + 1:

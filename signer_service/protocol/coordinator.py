@@ -11,8 +11,8 @@ participants check the request themselves. Rules:
    are taken from the stock, which is void when the seat restarts or the key's epoch changes.
 4. A share is late after max(100 ms, 4 x p99), at most 400 ms. Late or declined is never blame; a bad share is, with
    proof on the audit topic.
-5. Fewer than t live seats for longer than presence needs, or every set tried: refused, retryable. Nothing is begun with
-   less than 200 ms to the deadline, and what is not signed by then is refused.
+5. Fewer than t live seats for longer than presence needs: refused, retryable. Nothing is begun with less than 200 ms to
+   the deadline, and what is not signed by then, whatever sets were tried, is refused, retryable.
 6. Sessions of the epoch before may end while the view has it as draining; new ones begin in the current epoch only.
 
 States of an item and of a session: see ``sessions``.
@@ -192,7 +192,10 @@ def _next_look(record: Record, now: Instant) -> int:
 
 def _look_at_record(ctx: Context, record: Record) -> None:
     for work in record.works:
-        if work.outcome is None and ctx.now >= work.deadline - DEADLINE_MARGIN_MS:
+        if work.outcome is None and not work.forgotten and ctx.now >= work.deadline - DEADLINE_MARGIN_MS:
+            if work.abandoned:
+                ctx.forget(work)
+                continue
             if ctx.now >= work.deadline:
                 code = RefusalCode.EXPIRED
             elif work.attempts or work.key_id in ctx.state.short_since:
@@ -200,6 +203,7 @@ def _look_at_record(ctx: Context, record: Record) -> None:
             else:
                 code = RefusalCode.OVERLOADED
             ctx.refuse(work, code)
+    record.works = [work for work in record.works if not work.forgotten]
     left = [work for work in record.works if work.outcome is None or work.deadline >= ctx.now]
     if left:
         ctx.set_timer(_next_look(record, ctx.now), Timer.RECORD, record)

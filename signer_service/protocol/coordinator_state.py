@@ -139,7 +139,7 @@ class Context:
     def finish(self, work: Work, result: Result) -> None:
         """Give ``work`` its one final outcome, and everybody who waits for it the answer."""
         item = work.item
-        if item is None or work.outcome is not None:
+        if item is None or work.outcome is not None or work.forgotten:
             return
         work.outcome = outcome = Outcome(item.request_id, result)
         self.state.unfinished -= 1
@@ -161,6 +161,7 @@ class Context:
 
     def forget(self, work: Work) -> None:
         """Drop ``work`` without an answer: its partition is another replica's now."""
+        work.forgotten = True
         for session in tuple(work.sessions):
             self.release(session)
         if work.item is not None and self.state.works.get(work.item.request_id) is work:
@@ -187,7 +188,7 @@ class Context:
 
     def again(self, work: Work) -> None:
         """See to it that ``work`` gets another attempt, unless it is done or one is running."""
-        if work.outcome is not None or work.signature or work.queued or work.active:
+        if work.outcome is not None or work.signature or work.forgotten or work.queued or work.active:
             return
         if work.internal is not None:
             work.not_before = Instant(self.now + INTERNAL_RETRY_MS)

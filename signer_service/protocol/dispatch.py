@@ -15,6 +15,10 @@ from signer_service.protocol.view import EpochKeys
 
 MAX_FAILED: Final = 3
 """A seat that failed an item this often is not asked about it again."""
+MAX_WAITING: Final = 4
+"""Runs of works that are looked at in one step although an earlier one has to wait."""
+PARK_MS: Final = 1_000
+"""How long after every set was tried all are tried again, if the deadline leaves time."""
 FRESH_SCOPE_MS: Final = 2_000
 """After a commit, presence still names the epoch before: a live seat of the committee counts as holding the new one."""
 
@@ -51,6 +55,7 @@ def dispatch(ctx: Context) -> None:
         if not work.signature and not work.active and ctx.now >= work.not_before:
             _begin_internal(ctx, work)
     for key_id, queue in state.queues.items():
+        queue.unpark(ctx.now)
         if len(queue):
             _drain(ctx, key_id, queue)
 
@@ -77,6 +82,7 @@ def refill(ctx: Context) -> None:
 
 def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
     keys = ctx.state.view.current.get(key_id)
+    waiting: list[list[Work]] = []
     while run := queue.next_run(MAX_ITEMS):
         if keys is None:
             code = RefusalCode.NO_KEY_YET if key_id in ctx.state.view.key_ids else RefusalCode.UNKNOWN_KEY
@@ -92,14 +98,18 @@ def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
             begun = _begin(ctx, keys, timely, chosen)
             queue.put_back(timely[begun:])
         elif isinstance(chosen, _Exhausted):
-            _give_up(ctx, queue, timely)
+            _park(ctx, queue, timely)
         elif isinstance(chosen, _Short) and _short_for_long(ctx, key_id):
             for work in timely:
                 ctx.refuse(work, RefusalCode.QUORUM_LOST)
         else:
-            ctx.scopes.add(keys.scope)
-            queue.put_back(timely)
-            return
+            # What waits for one seat's commitments must not hold up what others can do.
+            waiting.append(timely)
+            if len(waiting) == MAX_WAITING:
+                break
+    for run in reversed(waiting):
+        queue.put_back(run)
+        ctx.scopes.update(() if keys is None else (keys.scope,))
 
 
 def _in_time(ctx: Context, work: Work) -> bool:
@@ -113,13 +123,12 @@ def _in_time(ctx: Context, work: Work) -> bool:
     return False
 
 
-def _give_up(ctx: Context, queue: Queue, run: list[Work]) -> None:
+def _park(ctx: Context, queue: Queue, run: list[Work]) -> None:
+    """Every set was tried. Shares that are late may still come, and what was sent may be lost: all again in a while."""
+    until = Instant(ctx.now + PARK_MS)
     for work in run:
-        if work.sessions:
-            # Late is not lost: a share may still come, until the deadline.
-            queue.park(work)
-        else:
-            ctx.refuse(work, RefusalCode.QUORUM_LOST)
+        queue.park(work, until)
+    ctx.set_timer(until, Timer.WAKE, None)
 
 
 def _short_for_long(ctx: Context, key_id: KeyId) -> bool:

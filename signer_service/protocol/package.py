@@ -20,8 +20,11 @@ _RECORD_OVERHEAD: Final = 4 * 1024
 """Room for the envelope around a package and for the schema's own bytes."""
 
 
-def group_hash(group: SignGroup) -> bytes:
-    """SHA-512/256 (32 bytes) over everything in ``group``.
+def group_hash(group: SignGroup, internal_message: bytes = b"") -> bytes:
+    """SHA-512/256 (32 bytes) over everything in ``group``, and over what a group without a request signs.
+
+    A seat whose fold of the ceremony log says something else then answers with another hash: that is skew or a forked
+    log, not a bad share, and nobody is blamed for it.
 
     Every commitment must have 64 bytes and every session one counter and one commitment per signer (``well_formed``):
     then the sessions' fixed layout has one reading only.
@@ -34,6 +37,7 @@ def group_hash(group: SignGroup) -> bytes:
         scope.open_id,
         transcript.number(group.epoch),
         group.request,
+        internal_message,
         counters(*group.signers),
         *(boot.encode() for boot in group.boots),
     ]

@@ -44,7 +44,7 @@ from signer_service.frost.group import ELEMENT_BYTES, IDENTITY, Element, decode_
 from signer_service.frost.keys import KeyPackage
 from signer_service.frost.nonces import Commitment, SigningNonces
 from signer_service.frost.signing import prepare, sign_share
-from signer_service.protocol.machine import Entropy, Note, PeerArrived, PeersChanged, Sender, Tick, ToPeer, Transition
+from signer_service.protocol.machine import Entropy, PeerArrived, PeersChanged, Sender, Tick, ToPeer, Transition
 from signer_service.protocol.nonce_pool import POOL_SIZE, SecretNonces
 from signer_service.protocol.package import group_hash, well_formed
 from signer_service.protocol.request_check import SKEW_MS, check_item, decline_reason
@@ -144,16 +144,14 @@ def _use(state: ParticipantState, view: SigningView) -> None:
 def _grant(
     state: ParticipantState, sender: Sender, request: NonceRequest, entropy: Entropy
 ) -> Transition[ParticipantState, None]:
-    # A replayed request of an earlier life would void the nonces of the present one.
-    if state.live.get(sender.index, sender.boot_id) != sender.boot_id:
-        return Transition(state, notes=(Note("nonce_request_stale", {"coordinator": sender.index}),))
+    live_boot = state.live.get(sender.index)
     left = POOL_SIZE
     grants = []
     for want in request.wants:
         usable = state.usable.get(want.scope)
         count = min(want.count, left)
         if usable is not None and count > 0:
-            grants.append(state.nonces.reserve(sender, want.scope, usable.share.share, count, entropy))
+            grants.append(state.nonces.reserve(sender, want.scope, usable.share.share, count, entropy, live_boot))
             left -= count
     if not grants:
         return Transition(state)
@@ -247,7 +245,8 @@ class _GroupSigner:
         self.request = request
         self.sender = sender
         self.now = now
-        self.hash = group_hash(group)
+        internal = usable.internal
+        self.hash = group_hash(group, b"" if internal is None else internal.message)
 
     def answer(self, session: SignSession) -> Share | Declined:
         """Rules 4 to 7. Whatever comes out, the nonces at the session's counter are gone."""

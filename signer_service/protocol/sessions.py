@@ -57,6 +57,8 @@ class Work:
     asked: dict[Index, int] = field(default_factory=dict)
     """Sessions by seat that may have brought a share: a participant gives n-t+1 for one request id."""
     sessions: "list[Session]" = field(default_factory=list)
+    forgotten: bool = False
+    """Dropped without an answer."""
     outcome: Outcome | None = None
     signature: bytes = b""
 
@@ -93,7 +95,8 @@ class Round:
     def hash(self) -> bytes:
         """What an honest share names as its package."""
         if not self._hash:
-            self._hash = group_hash(self.group)
+            internal = self.sessions[0].work.internal
+            self._hash = group_hash(self.group, b"" if internal is None else internal.message)
         return self._hash
 
 
@@ -122,7 +125,7 @@ class Queue:
 
     def __init__(self) -> None:
         self._lanes: tuple[deque[Work], deque[Work], deque[Work]] = (deque(), deque(), deque())
-        self._parked: list[Work] = []
+        self._parked: list[tuple[Instant, Work]] = []
 
     def __len__(self) -> int:
         return sum(len(lane) for lane in self._lanes)
@@ -146,15 +149,23 @@ class Queue:
             lane = 0 if work.attempts else 2 if record is not None and record.origin.redelivered else 1
             self._lanes[lane].appendleft(work)
 
-    def park(self, work: Work) -> None:
-        """Keep ``work`` until somebody new could help: every set was tried and late sessions of it still run."""
-        self._parked.append(work)
+    def park(self, work: Work, until: Instant) -> None:
+        """Keep ``work``, for which every set was tried. At ``until`` all are tried again."""
+        self._parked.append((until, work))
 
-    def unpark(self) -> None:
-        """Somebody new is there, or something changed: try the parked ones again."""
+    def unpark(self, now: Instant | None = None) -> None:
+        """Take back those whose time has come; all of them, if ``now`` is None: somebody new is there."""
+        if not self._parked:
+            return
         parked, self._parked = self._parked, []
-        for work in parked:
-            if work.outcome is None and not work.queued:
+        for until, work in parked:
+            if now is not None and now < until:
+                self._parked.append((until, work))
+            elif work.outcome is None and not work.queued and not work.forgotten:
+                if now is not None:
+                    # What was sent may be lost: who had it counts only what came, and knows what it gave.
+                    work.asked.clear()
+                    work.failed.clear()
                 self.add(work)
 
     def next_run(self, most: int) -> list[Work]:
@@ -163,7 +174,7 @@ class Queue:
         for lane in self._lanes:
             while lane and len(run) < most:
                 work = lane[0]
-                if work.outcome is not None or work.abandoned:
+                if work.outcome is not None or work.forgotten or work.abandoned:
                     lane.popleft().queued = False
                     continue
                 if run and (work.record is not run[0].record or work.failed != run[0].failed):
@@ -182,6 +193,6 @@ class Queue:
             gone += [work for work in lane if work.abandoned]
             lane.clear()
             lane.extend(keep)
-        gone += [work for work in self._parked if work.abandoned]
-        self._parked = [work for work in self._parked if not work.abandoned]
+        gone += [work for _, work in self._parked if work.abandoned]
+        self._parked = [(until, work) for until, work in self._parked if not work.abandoned]
         return gone

@@ -70,7 +70,9 @@ _PEER_RECORDS: Final = (NonceRequest, NonceBatch, SignPackage, SignatureShares)
 def open_peer_record(raw: bytes, identity_keys: Mapping[Index, bytes]) -> tuple[Sender, PeerMessage]:
     topic = codec.decode(raw, Envelope).topic
     opened = envelope.open_envelope(
-        raw, topic, lambda role, index: [identity_keys[Index(index)]] if role is Role.SIGNER else []
+        raw,
+        topic,
+        lambda role, index: [identity_keys[Index(index)]] if role is Role.SIGNER and index in identity_keys else [],
     )
     return Sender(Index(opened.index), opened.boot_id), codec.decode(opened.payload, *_PEER_RECORDS)
 
@@ -167,7 +169,7 @@ class Weather:
 
 
 CALM: Final = Weather()
-STORM: Final = Weather(drop=0.04, repeat=0.1, forge=0.03, delay_ms=(1, 60))
+STORM: Final = Weather(drop=0.08, repeat=0.15, forge=0.2, delay_ms=(1, 60))
 
 Adversary = Callable[[ToPeer], Iterable[ToPeer]]
 """What a bad seat sends instead of what its machines wanted to send."""
@@ -194,6 +196,7 @@ class Asked:
     origin: Origin
     at: int
     done: bool = False
+    taken_over: bool = False
 
 
 @dataclass
@@ -279,6 +282,7 @@ class World:
         """The group gives the partitions of dead seats to living ones: what was not finished comes again."""
         for asked in self.asked.values():
             if not asked.done and asked.seat not in self.up:
+                asked.taken_over = True
                 asked.seat = self.dice.choice(sorted(self.up))
                 asked.origin = replace(asked.origin, redelivered=True)
                 self._feed(self.up[asked.seat], RequestArrived(asked.origin, asked.request, asked.raw))
@@ -306,16 +310,20 @@ class World:
     # --- what came of it ---------------------------------------------------------------------------------------------
 
     def outcomes(self) -> dict[RequestId, Outcome]:
-        """The one outcome of each item; fails if an item has two that differ, or a late one."""
+        """The one outcome of each item; fails if an item has a second one, a late signature, or one that is not valid.
+
+        Only where a seat died between its answer and the offset may another seat have answered again.
+        """
         found: dict[RequestId, Outcome] = {}
         for at, _, request, outcome in self.answers:
             item = next(item for item in request.items if item.request_id == outcome.request_id)
-            refused_late = isinstance(outcome.result, Refused)
-            assert at <= item.deadline_ms or refused_late, "a signature after its deadline"
+            assert at <= item.deadline_ms, "an answer after its deadline"
             if isinstance(outcome.result, Signed):
                 check_signature(self.committee.public.group_key, item.message, outcome.result.signature)
-            assert outcome.request_id not in found, "two answers to one request"
-            found[outcome.request_id] = outcome
+            taken_over = self.asked[request.record_id].taken_over
+            assert taken_over or outcome.request_id not in found, "two answers to one request"
+            if not isinstance(outcome.result, Refused) or outcome.request_id not in found:
+                found[outcome.request_id] = outcome
         return found
 
     def signed(self) -> dict[RequestId, Signed]:
@@ -362,7 +370,7 @@ class World:
     def deliver(self, seat: Index, raw: bytes) -> None:
         process = self.up[seat]
         try:
-            opened = envelope.open_envelope(raw, peer_topic(seat), lambda _, index: [self.identity_keys[Index(index)]])
+            opened = envelope.open_envelope(raw, peer_topic(seat), self._keys_of)
             message = codec.decode(opened.payload, *_PEER_RECORDS)
         except BadInput:
             self.refused_envelopes += 1
@@ -396,6 +404,10 @@ class World:
                     self.internal.append(send)
                 case _:
                     raise AssertionError(f"unexpected {send}")
+
+    def _keys_of(self, role: Role, index: int) -> list[bytes]:
+        key = self.identity_keys.get(Index(index))
+        return [key] if role is Role.SIGNER and key is not None else []
 
     def seal(self, process: Process, send: ToPeer) -> bytes:
         private, _ = self.identities[process.seat]
