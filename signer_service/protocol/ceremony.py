@@ -1,0 +1,278 @@
+"""One seat's part in key generation and resharing: the ceremony machine.
+
+The log decides (``fold``); this machine says what this seat adds to it, from its own secrets and its own clock.
+
+Rules:
+
+1. Nothing is sent before all that the log held at start was read, nor while the log is forked or lost. Signing goes on.
+2. What is sent follows from (fold, secrets, clock) alone: nothing is remembered that a restart would forget and miss.
+3. Secrets are durable before what depends on them leaves: write ``durable(state)`` whenever it changed, before
+   ``Transition.send``.
+4. A Deal is stored sealed; its polynomial and ephemeral scalar never leave the function that made them.
+5. What belongs to a failed attempt is erased when it ends. A share of an older epoch is erased when r seats are Ready.
+
+=========  ========================================  ==================================================================
+phase      this seat makes                           then keeps
+=========  ========================================  ==================================================================
+(none)     Open, when it sees a reason itself        nothing
+announce   x_j, Announce                             x_j and the Announce
+deal       polynomial, e_i, Deal                     the sealed Deal only
+verdict    Verdict with provable complaints          the Verdict
+ready      s'_j, Ready                               s'_j, staged, and the Ready; x_j goes
+commit     the KeyRecord's signature, with others    s'_j becomes the share; the older one goes when r are Ready
+=========  ========================================  ==================================================================
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from common.errors import BadInput
+from common.ids import Epoch, Index, Instant, KeyId
+from common.wire.messages import AuditEntry, AuditEvent, AuditKind, KeyRecord
+from signer_service.protocol import ceremony_agenda, ceremony_opening
+from signer_service.protocol.ceremony_part import settle
+from signer_service.protocol.ceremony_state import (
+    CaughtUp,
+    CeremonyState,
+    CeremonyTiming,
+    Draining,
+    Event,
+    KeyCopySeen,
+    LogLost,
+    LogRecord,
+    RefreshAsked,
+    RosterFile,
+    SendFailed,
+    Since,
+)
+from signer_service.protocol.ceremony_view import epoch_keys, takeover_at
+from signer_service.protocol.findings import Finding
+from signer_service.protocol.fold import fold
+from signer_service.protocol.log_state import Attempt, KeyLog
+from signer_service.protocol.log_wire import LogTrust
+from signer_service.protocol.machine import (
+    Entropy,
+    InternalSigned,
+    Note,
+    Outgoing,
+    PeersChanged,
+    Tick,
+    ToAudit,
+    ToKeys,
+    Transition,
+)
+
+_TOLD = frozenset({"ceremony-opened", "ceremony-ended", "ceremony-committed", "roster-accepted"})
+"""Facts that go to the audit topic besides blame."""
+
+
+def start(seat: Index, trust: LogTrust, timing: CeremonyTiming) -> CeremonyState:
+    """A seat with an empty disk, before the log's first record. (``ceremony_disk.restore`` goes on from a disk.)"""
+    return CeremonyState(seat, trust, timing)
+
+
+def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> Transition[CeremonyState, None]:
+    """Take one event. Total: nothing that stands in the log, and no file, makes it raise.
+
+    Args:
+        state: Immutable.
+        event: A record of the log, in order; or what else happened.
+        now: This process's clock.
+        entropy: Fresh random bytes.
+
+    Returns:
+        The next state, durable (``ceremony_disk.durable``) before ``send`` leaves; when to tick; what to tell.
+    """
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+    match event:
+        case LogRecord():
+            state, findings = _read(state, event, now)
+        case CaughtUp():
+            state = _soft(state, caught_up=True)
+        case LogLost():
+            state, notes = _soft(state, lost=True), (Note("ceremony-log-lost"),)
+        case RosterFile(raw=raw):
+            state, notes = _roster_file(state, raw)
+        case PeersChanged(live=live):
+            state = _soft(state, live=live)
+        case InternalSigned(open_id=open_id, signature=signature):
+            state = _soft(state, signatures={**state.soft.signatures, open_id: signature})
+        case RefreshAsked(key_id=key_id, raw=raw):
+            state, notes = _refresh_asked(state, key_id, raw, now)
+        case KeyCopySeen(key_id=key_id, record=record):
+            state = _key_copy(state, key_id, record, now)
+        case SendFailed():
+            state = _soft(state, sent={})
+        case Tick():
+            pass
+    state = _clocks(state, now)
+    state, more = settle(state, entropy)
+    todo = ceremony_agenda.Agenda(now)
+    state = ceremony_opening.settle_opens(state, todo, entropy)
+    owed = ceremony_agenda.agenda(state, now)
+    owed.wake += todo.wake
+    state, send = ceremony_agenda.send(state, owed)
+    state = _remember_published(state, send, now)
+    turns = (takeover_at(state, key.attempt) for key in state.log.keys.values() if key.attempt is not None)
+    owed.wake += [at for at in turns if at is not None]
+    owed.wake += [drain.until for drain in state.soft.draining.values()]
+    told = tuple(_audit(findings, now)) if state.soft.caught_up else ()
+    return Transition(
+        state=state,
+        send=(*send, *told),
+        wake_at=min((at for at in owed.wake if at > now), default=None),
+        notes=(*(finding.note for finding in findings), *notes, *more),
+    )
+
+
+# --- events ----------------------------------------------------------------------------------------------------------
+
+
+def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[CeremonyState, tuple[Finding, ...]]:
+    before = state.log
+    if event.offset > before.offset + 1:
+        # Records are missing: what they said cannot be known, so nothing may be built on it.
+        return _soft(state, lost=True), ()
+    folded = fold(before, event.offset, event.raw, state.trust)
+    after = replace(state, log=folded.state)
+    for key_id, key in folded.state.keys.items():
+        previous = before.keys.get(key_id, KeyLog(key_id))
+        if key.current is not None and key.current is not previous.current and key.epoch != previous.epoch:
+            after = _committed(state, after, previous, event.written_ms or now, now)
+    return after, folded.findings
+
+
+def _committed(
+    before: CeremonyState, after: CeremonyState, previous: KeyLog, written: Instant, now: Instant
+) -> CeremonyState:
+    soft = after.soft
+    if soft.caught_up and previous.current is not None:
+        drain = Draining(epoch_keys(before, previous.current), Instant(now + before.timing.drain_window_ms))
+        soft = replace(soft, draining={**soft.draining, previous.key_id: drain})
+    return replace(after, committed={**after.committed, previous.key_id: written}, soft=soft)
+
+
+def _roster_file(state: CeremonyState, raw: bytes) -> tuple[CeremonyState, tuple[Note, ...]]:
+    try:
+        roster = state.trust.wire.read_roster(raw)
+    except BadInput as bad:
+        return state, (Note("roster-file-refused", {"code": bad.code}),)
+    for known in (state.soft.roster, state.log.roster):
+        if known is None:
+            continue
+        try:
+            state.trust.wire.newer(known, roster)
+        except BadInput as bad:
+            return state, (Note("roster-alarm", {"code": bad.code, "version": roster.version}),)
+    if state.soft.roster is not None and roster.version <= state.soft.roster.version:
+        return state, ()
+    return _soft(state, roster=roster, roster_raw=raw), ()
+
+
+def _refresh_asked(
+    state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant
+) -> tuple[CeremonyState, tuple[Note, ...]]:
+    key = state.log.keys.get(key_id)
+    refused = ceremony_opening.refusal(state, key_id, now)
+    if key is None or refused is not None:
+        code = refused.value if refused is not None else "unknown-key"
+        return state, (Note("refresh-refused", {"key_id": key_id, "code": code}),)
+    try:
+        ceremony_opening.check_refresh(state, key_id, raw, now)
+    except BadInput as bad:
+        return state, (Note("refresh-refused", {"key_id": key_id, "code": bad.code}),)
+    return _soft(state, asked={**state.soft.asked, key_id: (key.epoch, raw)}), ()
+
+
+def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: Instant) -> CeremonyState:
+    key = state.log.keys.get(key_id)
+    if key is None or key.current is None:
+        return state
+    published = dict(state.soft.published)
+    if seen == key.current.record:
+        published[key_id] = (key.epoch, now)
+    elif key_id in published and now >= published[key_id][1] + state.timing.resend_ms:
+        del published[key_id]
+    return _soft(state, published=published)
+
+
+def _soft(state: CeremonyState, **changes: object) -> CeremonyState:
+    return replace(state, soft=replace(state.soft, **changes))  # type: ignore[arg-type]
+
+
+# --- clocks ----------------------------------------------------------------------------------------------------------
+
+
+def _clocks(state: CeremonyState, now: Instant) -> CeremonyState:
+    """Note when this seat first saw what the fold says now; forget what the fold has left behind."""
+    soft, keys = state.soft, state.log.keys
+    since: dict[KeyId, Since] = {}
+    ended: dict[KeyId, tuple[Epoch, int, Instant]] = {}
+    current: dict[KeyId, tuple[Epoch, Instant]] = {}
+    heals = {}
+    for key_id, key in keys.items():
+        if key.attempt is not None:
+            since[key_id] = _since(state, key.attempt, now)
+        if key.ended:
+            was = soft.ended.get(key_id)
+            same = was is not None and was[:2] == (key.epoch, key.ended)
+            ended[key_id] = was if same and was is not None else (key.epoch, key.ended, now)
+        if key.current is not None:
+            begun = soft.current_since.get(key_id)
+            current[key_id] = begun if begun is not None and begun[0] == key.epoch else (key.epoch, now)
+        oldest = ceremony_opening.oldest_heal(key)
+        if oldest is not None:
+            stood = soft.heals.get(key_id)
+            heals[key_id] = stood if stood is not None and stood[:2] == oldest else (*oldest, now)
+    open_ids = {key.attempt.open_id for key in keys.values() if key.attempt is not None}
+    after = replace(
+        soft,
+        since=since,
+        ended=ended,
+        current_since=current,
+        heals=heals,
+        asked={k: v for k, v in soft.asked.items() if k in keys and keys[k].epoch == v[0]},
+        signatures={k: v for k, v in soft.signatures.items() if k in open_ids},
+        draining={k: v for k, v in soft.draining.items() if v.until > now},
+    )
+    return state if after == soft else replace(state, soft=after)
+
+
+def _since(state: CeremonyState, attempt: Attempt, now: Instant) -> Since:
+    seen = state.soft.since.get(attempt.key_id)
+    if seen is None or (seen.open_id, seen.phase) != (attempt.open_id, attempt.phase):
+        same = seen is not None and seen.open_id == attempt.open_id
+        seen = Since(attempt.open_id, attempt.phase, now, seen.attested if same and seen is not None else None)
+    if attempt.attested and seen.attested is None:
+        seen = replace(seen, attested=now)
+    return seen
+
+
+def _remember_published(state: CeremonyState, send: Iterable[Outgoing], now: Instant) -> CeremonyState:
+    published = {each.record.key_id: (each.record.epoch, now) for each in send if isinstance(each, ToKeys)}
+    return _soft(state, published={**state.soft.published, **published}) if published else state
+
+
+# --- what is told ----------------------------------------------------------------------------------------------------
+
+
+def _audit(findings: Iterable[Finding], now: Instant) -> Iterable[ToAudit]:
+    for finding in findings:
+        facts = finding.note.fields
+        if not finding.culprit and finding.note.name not in _TOLD:
+            continue
+        entry = AuditEntry(
+            kind=AuditKind.BLAME if finding.culprit else AuditKind.CEREMONY,
+            at_ms=now,
+            request_id="",
+            principal="",
+            key_id=str(facts.get("key_id", "")),
+            epoch=Epoch(int(facts.get("epoch", 0))),
+            message_sha256=b"",
+            signers=(Index(finding.culprit),) if finding.culprit else (),
+            code=finding.note.name,
+            detail=(finding.detail or str(facts.get("reason", "")))[:512],
+            evidence=finding.evidence,
+        )
+        yield ToAudit(AuditEvent(f"ceremony/{facts['offset']}", (entry,)))

@@ -1,0 +1,173 @@
+"""When this seat signs an Open: only when it sees the reason itself, and never two for a key within ``min_interval``.
+
+So nobody alone, and no caller of the API, can have ceremonies opened one after another to burn the nonce pools.
+"""
+
+from dataclasses import replace
+from hashlib import sha256
+
+from common.errors import BadInput
+from common.ids import EdgeKeyId, Epoch, Index, Instant, KeyId, Offset
+from common.wire.messages import Mode, Open, OpenReason, RefusalCode, Roster
+from common.wire.signatures import check_request, edge_key_id
+from signer_service.protocol.ceremony_agenda import Agenda
+from signer_service.protocol.ceremony_state import CeremonyState
+from signer_service.protocol.fold import expected_open
+from signer_service.protocol.log_state import KeyLog, dealing_committee, newest_committee
+from signer_service.protocol.machine import Entropy
+
+_REQUEST_AGE_MS = 120_000
+"""How long after its deadline a refresh request is still a reason for other seats, which see it in the log."""
+
+
+def settle_opens(state: CeremonyState, todo: Agenda, entropy: Entropy) -> CeremonyState:
+    """Make the Opens that are due, and forget those that no longer are."""
+    opens: dict[KeyId, Open] = {}
+    opened = dict(state.soft.opened)
+    for key in state.log.keys.values():
+        made = _open(state, key, todo, entropy)
+        if made is not None:
+            if opened.get(key.key_id) is None or made is not state.soft.opens.get(key.key_id):
+                opened[key.key_id] = todo.now
+            opens[key.key_id] = made
+    if opens == state.soft.opens:
+        return state
+    return replace(state, soft=replace(state.soft, opens=opens, opened=opened))
+
+
+def _open(state: CeremonyState, key: KeyLog, todo: Agenda, entropy: Entropy) -> Open | None:
+    expected, committee = expected_open(state.log, key.key_id), dealing_committee(state.log, key.key_id)
+    if not state.may_speak or expected is None or committee is None or state.seat not in committee.identities:
+        return None
+    if any(seat == state.seat for seat, _ in key.opens):
+        return None
+    kind, from_epoch, attempt, version = expected
+    made = state.soft.opens.get(key.key_id)
+    if made is not None and (made.kind, made.from_epoch, made.attempt, made.roster_version) == expected:
+        return made
+    opened = state.soft.opened.get(key.key_id)
+    if opened is not None and not todo.due(opened + state.timing.min_interval_ms):
+        return None
+    reason = _reason(state, key, todo)
+    if reason is None:
+        return None
+    why, evidence = reason
+    return Open(key.key_id, kind, from_epoch, attempt, version, why, entropy(32), evidence)
+
+
+def _reason(state: CeremonyState, key: KeyLog, todo: Agenda) -> tuple[OpenReason, bytes] | None:
+    if key.current is None and state.of_key(key.key_id).ever_held:
+        return None  # The key exists: whatever the log says, this seat held a share of it.
+    if key.ended and not todo.due(_ended_at(state, key, todo.now) + _back_off_ms(state, key.ended)):
+        return None
+    if key.current is None:
+        return (OpenReason.RETRY if key.ended else OpenReason.NO_KEY), b""
+    if _heal_due(state, key, todo):
+        return OpenReason.HEAL, b""
+    if key.ended:
+        return OpenReason.RETRY, b""
+    newest = newest_committee(state.log, key.key_id)
+    if newest is not None and newest != key.current.committee:
+        return OpenReason.ROSTER, b""
+    evidence = _request(state, key, todo.now)
+    if evidence:
+        return OpenReason.REQUEST, evidence
+    if todo.due(next_due(state, key)):
+        return OpenReason.SCHEDULE, b""
+    return None
+
+
+def _ended_at(state: CeremonyState, key: KeyLog, now: Instant) -> Instant:
+    epoch, number, at = state.soft.ended.get(key.key_id, (Epoch(0), 0, now))
+    return at if (epoch, number) == (key.epoch, key.ended) else now
+
+
+def _back_off_ms(state: CeremonyState, ended: int) -> int:
+    return min(state.timing.patience_ms << min(ended - 1, 16), state.timing.patience_max_ms)
+
+
+def _heal_due(state: CeremonyState, key: KeyLog, todo: Agenda) -> bool:
+    """Whether the oldest HealRequest has stood for long enough, and the seat's own beats do not contradict it."""
+    asked = state.soft.heals.get(key.key_id)
+    if asked is None or not key.heals:
+        return False
+    seat, _, since = asked
+    peer = state.soft.live.get(seat)
+    if peer is not None and peer.epochs.get(key.key_id) == key.epoch:
+        return False
+    return todo.due(since + state.timing.heal_delay_ms)
+
+
+def next_due(state: CeremonyState, key: KeyLog) -> Instant:
+    """When this seat finds a refresh due: the interval after the commit, up to a tenth less or more, never the same."""
+    interval = state.timing.refresh_interval_ms
+    seed = sha256(b"%s/%d/%d" % (key.key_id.encode(), key.epoch, state.seat)).digest()
+    jitter = interval * (int.from_bytes(seed[:4], "big") % 2001 - 1000) // 10_000
+    return Instant(state.committed.get(key.key_id, Instant(0)) + interval + jitter)
+
+
+# --- refresh requests ------------------------------------------------------------------------------------------------
+
+
+def edge_keys(state: CeremonyState) -> dict[EdgeKeyId, bytes]:
+    """Edge keys of the newer of roster file and log: a broker cannot withhold a revocation."""
+    roster = newer_roster(state)
+    return {edge_key_id(key): key for key in roster.edge_keys} if roster is not None else {}
+
+
+def newer_roster(state: CeremonyState) -> Roster | None:
+    """The newer of the roster file and the log's roster."""
+    file, log = state.soft.roster, state.log.roster
+    if file is None or log is None:
+        return file or log
+    return file if file.version > log.version else log
+
+
+def check_refresh(state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant) -> None:
+    """Return if ``raw`` is an API pod's request to refresh ``key_id``, and recent.
+
+    Raises:
+        BadInput: it is not.
+    """
+    request = state.trust.wire.decode_request(raw)
+    check_request(raw, request, edge_keys(state))
+    wanted = [item for item in request.items if item.mode is Mode.REFRESH and item.key_id == key_id]
+    if not wanted:
+        raise BadInput("no-refresh", "the request asks for no refresh of this key")
+    if all(not item.created_ms - _REQUEST_AGE_MS <= now <= item.deadline_ms + _REQUEST_AGE_MS for item in wanted):
+        raise BadInput("expired", "the refresh request is too old")
+
+
+def _request(state: CeremonyState, key: KeyLog, now: Instant) -> bytes:
+    """The refresh request that is a reason to leave the current epoch: our own, or one in another seat's Open."""
+    epoch, raw = state.soft.asked.get(key.key_id, (Epoch(0), b""))
+    if epoch == key.epoch:
+        return raw
+    for _, said in key.opens:
+        if said.reason is OpenReason.REQUEST:
+            try:
+                check_refresh(state, key.key_id, said.evidence, now)
+            except BadInput:
+                continue
+            return said.evidence
+    return b""
+
+
+def refusal(state: CeremonyState, key_id: KeyId, now: Instant) -> RefusalCode | None:
+    """Why a refresh of this key cannot be asked for now; None if it can."""
+    key = state.log.keys.get(key_id)
+    if key is None or state.log.roster_key(key_id) is None:
+        return RefusalCode.UNKNOWN_KEY
+    if key.current is None:
+        return RefusalCode.NO_KEY_YET
+    if not state.may_speak:
+        return RefusalCode.REFRESH_UNAVAILABLE
+    if key.attempt is not None or key.opens:
+        return RefusalCode.CEREMONY_RUNNING
+    last = max(state.soft.opened.get(key_id, 0), state.committed.get(key_id, 0))
+    return RefusalCode.REFRESH_TOO_SOON if now < last + state.timing.min_interval_ms else None
+
+
+def oldest_heal(key: KeyLog) -> tuple[Index, Offset] | None:
+    """The HealRequest that stands longest: seat and offset."""
+    return min(((seat, at) for seat, at in key.heals.items()), key=lambda each: each[1], default=None)

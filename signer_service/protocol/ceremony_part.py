@@ -1,0 +1,214 @@
+"""This seat's part in ceremonies: what it makes, keeps and erases, given the fold. Level-triggered, so that it does not
+matter whether a phase was followed live or is found in a replay.
+
+Made only when all was read (``may_speak``): Announce, Deal, Verdict. Made in a replay too: the staged share, for a seat
+that was down while the others committed finishes from the log with the transport key it kept.
+"""
+
+from dataclasses import replace
+
+from common.errors import BadInput
+from common.ids import Index
+from common.secret import Secret
+from common.wire.messages import Announce, Complaint, Deal, Phase, SealedSubShare, Verdict
+from signer_service.frost import proofs
+from signer_service.frost.group import Element, Scalar, base_mul, encode_scalar, mul, random_scalar
+from signer_service.frost.sealing import seal
+from signer_service.frost.sharing import combine_sub_shares, commit_polynomial, random_polynomial
+from signer_service.protocol import transcript
+from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeySecrets, OwnPart
+from signer_service.protocol.fold_commit import may_erase
+from signer_service.protocol.fold_phases import dealers_allowed, may_lack_share, open_sub_share
+from signer_service.protocol.log_state import Attempt, Commit, KeyLog
+from signer_service.protocol.machine import Entropy, Note
+
+
+def settle(state: CeremonyState, entropy: Entropy) -> tuple[CeremonyState, tuple[Note, ...]]:
+    """Bring this seat's secrets to what the fold calls for. Returns the same state where nothing is to be done."""
+    notes: list[Note] = []
+    secrets = dict(state.secrets)
+    for key_id, key in state.log.keys.items():
+        before = state.of_key(key_id)
+        mine = _finish(state, key, before, notes)
+        if key.attempt is not None:
+            mine = _take_part(state, key, key.attempt, mine, entropy, notes)
+        mine = _erase(key, mine, notes)
+        if mine != before:
+            secrets[key_id] = mine
+    changed = secrets.keys() != state.secrets.keys() or any(secrets[k] is not state.secrets[k] for k in secrets)
+    return (replace(state, secrets=secrets) if changed else state), tuple(notes)
+
+
+# --- attempts that are over ------------------------------------------------------------------------------------------
+
+
+def _finish(state: CeremonyState, key: KeyLog, mine: KeySecrets, notes: list[Note]) -> KeySecrets:
+    part = mine.part
+    if part is None or (key.attempt is not None and key.attempt.open_id == part.open_id):
+        return mine
+    if key.current is None or key.current.record.open_id != part.open_id:
+        # Of a failed attempt everything goes: a Deal of it, kept in the log for ever, must never open.
+        return replace(mine, part=None)
+    if part.staged is not None:
+        notes.append(Note("share-held", {"key_id": key.key_id, "epoch": part.staged.epoch}))
+        others = (each for each in mine.held if each.epoch != part.staged.epoch)
+        mine = replace(mine, held=(*others, part.staged), ever_held=True)
+    # The Ready stays until it is seen in the log: late ones count for erasing.
+    said = part.ready is None or state.seat in key.current.ready
+    kept = None if said else OwnPart(part.open_id, ready=part.ready)
+    return replace(mine, part=kept)
+
+
+def _erase(key: KeyLog, mine: KeySecrets, notes: list[Note]) -> KeySecrets:
+    commit = key.current
+    if commit is None or not may_erase(commit) or all(each.epoch >= commit.epoch for each in mine.held):
+        return mine
+    kept = tuple(each for each in mine.held if each.epoch >= commit.epoch)
+    gone = (each.epoch for each in mine.held if each.epoch < commit.epoch)
+    notes.extend(Note("share-erased", {"key_id": key.key_id, "epoch": epoch}) for epoch in gone)
+    return replace(mine, held=kept)
+
+
+# --- the open attempt ------------------------------------------------------------------------------------------------
+
+
+def _take_part(
+    state: CeremonyState, key: KeyLog, attempt: Attempt, mine: KeySecrets, entropy: Entropy, notes: list[Note]
+) -> KeySecrets:
+    seat, speak = state.seat, state.may_speak
+    part = mine.part
+    if attempt.phase is Phase.ANNOUNCE:
+        if part is None and speak and _may_announce(attempt, seat, mine):
+            part = _announce(attempt, seat, mine, entropy)
+    elif part is not None and part.transport is not None and not _counted(attempt, seat, part):
+        # Too late, void, or another process speaks for this seat: the transport key can open nothing any more.
+        notes.append(Note("announce-not-counted", {"key_id": key.key_id, "attempt": attempt.number}))
+        part = OwnPart(attempt.open_id)
+    if attempt.phase is Phase.DEAL and speak and seat in dealers_allowed(attempt) and seat not in attempt.dealt:
+        # A seat that leaves deals without an Announce; one that stays has announced, or it does not deal.
+        leaves = seat not in attempt.new.identities
+        if leaves and part is None:
+            part = OwnPart(attempt.open_id)
+        if part is not None and part.deal is None and (leaves or part.transport is not None):
+            part = replace(part, deal=_deal(attempt, seat, mine, entropy))
+    if part is not None and part.transport is not None:
+        if attempt.phase is Phase.VERDICT and speak and part.verdict is None and seat not in attempt.verdicts:
+            part = replace(part, verdict=_verdict(attempt, seat, part.transport, entropy))
+        if attempt.made is not None:
+            part = _stage(attempt, seat, part, entropy, notes)
+    return mine if part is mine.part else replace(mine, part=part)
+
+
+def _may_announce(attempt: Attempt, seat: Index, mine: KeySecrets) -> bool:
+    if seat not in attempt.new.identities or seat in attempt.announced:
+        return False
+    if attempt.generate:
+        return not mine.ever_held
+    return mine.of_epoch(attempt.from_epoch) is not None or may_lack_share(attempt, seat)
+
+
+def _counted(attempt: Attempt, seat: Index, part: OwnPart) -> bool:
+    announced = attempt.announced.get(seat)
+    if announced is None or part.announce is None:
+        return False
+    return announced.digest == transcript.announce_digest(seat, part.announce)
+
+
+def _announce(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy) -> OwnPart:
+    transport = Secret(_fresh_scalar(entropy))
+    public = base_mul(transport.expose())
+    held = mine.of_epoch(attempt.from_epoch)
+    share_proof = b""
+    if not attempt.generate and held is not None:
+        context = transcript.held_share_proof(attempt.open_id, seat, public)
+        share_proof = proofs.prove(held.share, Element(held.verification_share), context, entropy(64))
+    proof = proofs.prove(transport, public, transcript.transport_proof(attempt.open_id, seat), entropy(64))
+    return OwnPart(attempt.open_id, Announce(attempt.open_id, public, proof, share_proof), transport)
+
+
+def _deal(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy) -> Deal | None:
+    """Polynomial and ephemeral scalar live in this function and nowhere else."""
+    if attempt.generate:
+        constant = Secret(_fresh_scalar(entropy))
+    else:
+        held = mine.of_epoch(attempt.from_epoch)
+        if held is None:
+            return None
+        constant = held.share
+    threshold = attempt.new.threshold
+    polynomial = random_polynomial(constant, threshold, entropy(64 * (threshold - 1)))
+    commitments = commit_polynomial(polynomial)
+    constant_proof = b""
+    if attempt.generate:
+        context = transcript.constant_proof(attempt.open_id, seat)
+        constant_proof = proofs.prove(constant, commitments[0], context, entropy(64))
+    ephemeral = Secret(_fresh_scalar(entropy))
+    public = base_mul(ephemeral.expose())
+    context = transcript.ephemeral_proof(attempt.open_id, seat)
+    ephemeral_proof = proofs.prove(ephemeral, public, context, entropy(64))
+    sealed = []
+    for recipient in attempt.recipients:
+        transport = Element(attempt.announced[recipient].transport_key)
+        context = transcript.sealing(attempt.open_id, seat, recipient, public, transport)
+        plain = encode_scalar(polynomial.evaluate(recipient).expose())
+        sealed.append(SealedSubShare(recipient, seal(mul(transport, ephemeral.expose()), context, plain)))
+    return Deal(attempt.open_id, tuple(commitments), constant_proof, public, ephemeral_proof, tuple(sealed))
+
+
+def _verdict(attempt: Attempt, seat: Index, transport: Secret[Scalar], entropy: Entropy) -> Verdict:
+    complaints = []
+    for dealer in sorted(attempt.deals):
+        ephemeral = Element(attempt.deals[dealer].ephemeral_key)
+        shared = mul(ephemeral, transport.expose())
+        if open_sub_share(attempt, dealer, seat, shared) is None:
+            context = transcript.complaint_proof(attempt.open_id, seat, dealer)
+            proof = proofs.prove_equal(transport, ephemeral, shared, context, entropy(64))
+            complaints.append(Complaint(dealer, bytes(shared), proof))
+    return Verdict(attempt.open_id, tuple(complaints))
+
+
+def _stage(attempt: Attempt, seat: Index, part: OwnPart, entropy: Entropy, notes: list[Note]) -> OwnPart:
+    """Compute the new share, check it against the public Y', and let the transport key go. Ready follows from that."""
+    made = attempt.made
+    transport = part.transport
+    if made is None or transport is None:
+        return part
+    gone = replace(part, transport=None)
+    share = _new_share(attempt, seat, transport)
+    verification_share = made.shares.get(seat)
+    if share is None or verification_share is None or base_mul(share.expose()) != verification_share:
+        # A dealer sealed garbage while this seat was down, or its Y' is the identity: to be healed.
+        notes.append(Note("no-share-from-ceremony", {"key_id": attempt.key_id, "attempt": attempt.number}))
+        return gone
+    context = transcript.new_share_proof(attempt.open_id, seat, made.expected.transcript_hash)
+    proof = proofs.prove(share, Element(verification_share), context, entropy(64))
+    staged = HeldShare(made.expected.epoch, share, verification_share)
+    return replace(gone, staged=staged, ready=replace(made.expected, share_proof=proof))
+
+
+def _new_share(attempt: Attempt, seat: Index, transport: Secret[Scalar]) -> Secret[Scalar] | None:
+    made = attempt.made
+    sub_shares: dict[Index, Secret[Scalar]] = {}
+    for dealer in made.qualified if made is not None else ():
+        shared = mul(Element(attempt.deals[dealer].ephemeral_key), transport.expose())
+        sub_share = open_sub_share(attempt, dealer, seat, shared)
+        if sub_share is None:
+            return None
+        sub_shares[dealer] = sub_share
+    try:
+        return combine_sub_shares(attempt.kind, sub_shares)
+    except BadInput:
+        return None
+
+
+def _fresh_scalar(entropy: Entropy) -> Scalar:
+    """A random scalar that is not zero (which would come once in 2**252, and prove nothing)."""
+    while (scalar := random_scalar(entropy(64))) == 0:
+        pass
+    return scalar
+
+
+def held_now(commit: Commit, seat: Index, mine: KeySecrets) -> HeldShare | None:
+    """This seat's share of the current epoch, if it holds one."""
+    held = mine.of_epoch(commit.epoch)
+    return held if held is not None and held.verification_share == commit.shares.get(seat) else None

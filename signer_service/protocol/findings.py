@@ -1,0 +1,36 @@
+"""What the fold has to tell: facts for logs and metrics, and blame with the record that proves it."""
+
+from dataclasses import dataclass
+
+from common.ids import Index, Offset
+from signer_service.protocol.machine import Note
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """A record of the log whose envelope was checked: which seat, where, and the bytes as they stand there."""
+
+    seat: Index
+    offset: Offset
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A fact. ``culprit`` is a seat that did what no honest seat does, with ``evidence``; 0: nobody is to blame."""
+
+    note: Note
+    culprit: int = 0
+    detail: str = ""
+    evidence: tuple[bytes, ...] = ()
+
+
+def fact(name: str, offset: Offset, **fields: str | float | bool) -> Finding:
+    """A finding without blame."""
+    return Finding(Note(name, {"offset": offset, **fields}))
+
+
+def blame(name: str, said: Said, detail: str, *, culprit: Index | None = None) -> Finding:
+    """A finding against the sender of ``said``, or against ``culprit``, whom ``said`` convicts."""
+    guilty = said.seat if culprit is None else culprit
+    return Finding(Note(name, {"offset": said.offset, "seat": guilty}), guilty, detail, (said.raw,))

@@ -1,0 +1,354 @@
+"""The five phases of an attempt: what counts in each, and where each closes.
+
+A phase closes at the offset where everybody expected has spoken, or where q seats' votes for it stand. What comes for a
+phase after its close counts no more.
+
+=========  =====================================  ====================================  ==============================
+phase      who is expected                        next                                  ends the attempt
+=========  =====================================  ====================================  ==============================
+announce   every seat that may take part          all spoke (reshare: or q votes)       reshare: fewer than q announced
+deal       dealers that announced, and leavers    all spoke, or q votes                 fewer than t_old valid dealers
+verdict    every recipient                        all spoke, or q votes                 QUAL below t_old; no group key
+ready      every recipient that got a share       all spoke, or q votes                 fewer than q Ready (generate: n)
+commit     a KeyRecord (``fold_commit``)          -                                     q votes
+=========  =====================================  ====================================  ==============================
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from common.errors import BadInput
+from common.ids import Epoch, Index, Offset
+from common.secret import Secret
+from common.wire.messages import NO_SIGNATURE, Announce, Complaint, Deal, Phase, PhaseVote, Ready, Verdict
+from common.wire.transcript import verification_hash
+from signer_service.frost.group import IDENTITY, Element, Scalar, decode_element, decode_scalar
+from signer_service.frost.proofs import verify_equal, verify_proof
+from signer_service.frost.sealing import open_sealed
+from signer_service.frost.sharing import check_sub_share, combine_commitments, evaluate_commitment, holds_no_share
+from signer_service.protocol import transcript
+from signer_service.protocol.findings import Finding, Said, blame, fact
+from signer_service.protocol.log_state import Announced, Attempt, Dealt, KeyLog, Made
+
+Outcome = tuple[Attempt, tuple[Finding, ...]]
+
+
+# --- announce --------------------------------------------------------------------------------------------------------
+
+
+def may_lack_share(attempt: Attempt, seat: Index) -> bool:
+    """Whether the seat may announce without a proof that it holds a share: in a reshare a seat whose identity is new,
+    or the one that is being healed. Whoever stole only an identity cannot take the seat otherwise."""
+    return attempt.generate or seat == attempt.heal_seat or seat in attempt.newcomers
+
+
+def announce(attempt: Attempt, said: Said, record: Announce) -> Outcome:
+    """Take an Announce."""
+    if attempt.phase is not Phase.ANNOUNCE or said.seat not in attempt.new.identities:
+        return attempt, (_late(said, record),)
+    digest = transcript.announce_digest(said.seat, record)
+    before = attempt.announced.get(said.seat)
+    if (before is not None and before.digest == digest) or said.seat in attempt.void:
+        return attempt, ()
+    try:
+        proved = _check_announce(attempt, said, record)
+    except BadInput as bad:
+        return attempt, (blame("announce-refused", said, bad.detail),)
+    if before is not None:
+        if attempt.generate or not proved:
+            return attempt, (blame("announce-again", said, "a second, different Announce"),)
+        if before.proved:
+            # Somebody else has this seat's identity and its share. Neither can be told from the other.
+            rest = {seat: each for seat, each in attempt.announced.items() if seat != said.seat}
+            voided = replace(attempt, announced=rest, void=(*attempt.void, said.seat))
+            return voided, (blame("announce-void", said, "two different Announces, both with a proof"),)
+    announced = {**attempt.announced, said.seat: Announced(record.transport_key, proved, digest)}
+    return replace(attempt, announced=announced), ()
+
+
+def _check_announce(attempt: Attempt, said: Said, record: Announce) -> bool:
+    public = decode_element(record.transport_key)
+    verify_proof(public, transcript.transport_proof(attempt.open_id, said.seat), record.transport_proof)
+    if record.share_proof:
+        held = attempt.old_shares.get(said.seat)
+        if attempt.generate or held is None:
+            raise BadInput("announce", "a proof of a share that does not exist")
+        context = transcript.held_share_proof(attempt.open_id, said.seat, public)
+        verify_proof(Element(held), context, record.share_proof)
+        return True
+    if not may_lack_share(attempt, said.seat):
+        raise BadInput("announce", "no proof that it holds its share, and no right to come without one")
+    others = (seat for seat, each in attempt.announced.items() if not each.proved and seat != said.seat)
+    if not attempt.generate and next(others, None) is not None:
+        raise BadInput("announce", "one seat without a share a ceremony, and another came before")
+    return False
+
+
+def _announce_expected(attempt: Attempt) -> set[Index]:
+    """Who has yet to announce. A seat with a share that came without proof is still expected with one."""
+    seats = set(attempt.new.identities)
+    if attempt.generate:
+        return seats - set(attempt.announced)
+    holders = {seat for seat in seats if seat in attempt.old_shares}
+    missing = {s for s in holders if s not in attempt.announced or not attempt.announced[s].proved}
+    if all(each.proved for each in attempt.announced.values()):
+        missing |= {seat for seat in seats - holders if may_lack_share(attempt, seat)}
+    return missing - set(attempt.void)
+
+
+# --- deal ------------------------------------------------------------------------------------------------------------
+
+
+def dealers_allowed(attempt: Attempt) -> set[Index]:
+    """Who may deal: in a key generation every seat; in a reshare the holders, but for one that lost its share."""
+    if attempt.generate:
+        return set(attempt.announced)
+    lost = {seat for seat, each in attempt.announced.items() if not each.proved}
+    return {seat for seat in attempt.old_shares if seat in attempt.old.identities} - lost - set(attempt.void)
+
+
+def _dealers_expected(attempt: Attempt) -> set[Index]:
+    leavers = set(attempt.old.identities) - set(attempt.new.identities)
+    return dealers_allowed(attempt) & (set(attempt.announced) | leavers)
+
+
+def deal(attempt: Attempt, said: Said, record: Deal) -> Outcome:
+    """Take a Deal."""
+    if attempt.phase is not Phase.DEAL or said.seat not in dealers_allowed(attempt):
+        return attempt, (_late(said, record),)
+    digest = transcript.deal_digest(said.seat, record)
+    before = attempt.dealt.get(said.seat)
+    if before is not None:
+        if before == digest or said.seat in attempt.out:
+            return attempt, ()
+        return _put_out(attempt, said.seat), (blame("deal-twice", said, "two Deals with different content"),)
+    attempt = replace(attempt, dealt={**attempt.dealt, said.seat: digest})
+    try:
+        dealt = _check_deal(attempt, said, record)
+    except BadInput as bad:
+        return _put_out(attempt, said.seat), (blame("deal-refused", said, bad.detail),)
+    return replace(attempt, deals={**attempt.deals, said.seat: dealt}), ()
+
+
+def _check_deal(attempt: Attempt, said: Said, record: Deal) -> Dealt:
+    # Before anything is computed with them: one commitment more or less is another threshold.
+    if len(record.commitments) != attempt.new.threshold:
+        raise BadInput("deal", f"{len(record.commitments)} commitments, not {attempt.new.threshold}")
+    commitments = tuple(decode_element(each) for each in record.commitments)
+    if attempt.generate:
+        verify_proof(commitments[0], transcript.constant_proof(attempt.open_id, said.seat), record.constant_proof)
+    elif record.constant_proof or commitments[0] != attempt.old_shares[said.seat]:
+        raise BadInput("deal", "the constant term is not the dealer's share")
+    ephemeral = decode_element(record.ephemeral_key)
+    verify_proof(ephemeral, transcript.ephemeral_proof(attempt.open_id, said.seat), record.ephemeral_proof)
+    if tuple(each.recipient for each in record.sealed) != attempt.recipients:
+        raise BadInput("deal", "not one sealed sub-share for each recipient")
+    return Dealt(commitments, ephemeral, {each.recipient: each.ciphertext for each in record.sealed})
+
+
+def _put_out(attempt: Attempt, dealer: Index) -> Attempt:
+    deals = {seat: each for seat, each in attempt.deals.items() if seat != dealer}
+    return replace(attempt, deals=deals, out=(*attempt.out, dealer))
+
+
+# --- verdict ---------------------------------------------------------------------------------------------------------
+
+
+def verdict(attempt: Attempt, said: Said, record: Verdict) -> Outcome:
+    """Take a Verdict: each complaint in it is decided here and now, by everybody alike."""
+    if attempt.phase is not Phase.VERDICT or said.seat not in attempt.announced:
+        return attempt, (_late(said, record),)
+    digest = transcript.verdict_digest(said.seat, record)
+    if said.seat in attempt.verdicts:
+        return attempt, ()
+    attempt = replace(attempt, verdicts={**attempt.verdicts, said.seat: digest})
+    findings: list[Finding] = []
+    out = set(attempt.out)
+    for complaint in record.complaints:
+        if complaint.dealer not in attempt.deals:
+            findings.append(blame("complaint-idle", said, "a complaint about a seat without a Deal"))
+        elif _is_true(attempt, said.seat, complaint):
+            out.add(complaint.dealer)
+            findings.append(blame("deal-convicted", said, "what it sealed does not fit", culprit=complaint.dealer))
+        else:
+            out.add(said.seat)
+            findings.append(blame("complaint-false", said, "a complaint that does not hold"))
+    # Deals stay until the close: a later complaint about a dealer that is out already is still decided.
+    return replace(attempt, out=tuple(sorted(out))), tuple(findings)
+
+
+def _is_true(attempt: Attempt, seat: Index, complaint: Complaint) -> bool:
+    """Whether the dealer sealed something else to ``seat`` than it committed to. K opens this one ciphertext only."""
+    dealt, transport = attempt.deals[complaint.dealer], Element(attempt.announced[seat].transport_key)
+    try:
+        shared = decode_element(complaint.shared_key)
+        context = transcript.complaint_proof(attempt.open_id, seat, complaint.dealer)
+        verify_equal(transport, Element(dealt.ephemeral_key), shared, context, complaint.proof)
+    except BadInput:
+        return False
+    return open_sub_share(attempt, complaint.dealer, seat, shared) is None
+
+
+def open_sub_share(attempt: Attempt, dealer: Index, seat: Index, shared: Element) -> Secret[Scalar] | None:
+    """The sub-share that ``dealer`` sealed to ``seat``, opened with their shared point; None if it does not fit."""
+    dealt = attempt.deals[dealer]
+    transport = attempt.announced[seat].transport_key
+    context = transcript.sealing(attempt.open_id, dealer, seat, dealt.ephemeral_key, transport)
+    try:
+        sub_share = Secret(decode_scalar(open_sealed(shared, context, dealt.sealed[seat])))
+        check_sub_share(sub_share, seat, tuple(Element(each) for each in dealt.commitments))
+    except BadInput:
+        return None
+    return sub_share
+
+
+# --- ready -----------------------------------------------------------------------------------------------------------
+
+
+def ready(attempt: Attempt, said: Said, record: Ready, running_hash: bytes) -> Outcome:
+    """Take a Ready. One that comes when the phase was voted closed, but nothing ended, counts for erasing."""
+    if attempt.phase not in {Phase.READY, Phase.COMMIT} or attempt.made is None:
+        return attempt, (_late(said, record),)
+    if any(seat == said.seat for seat, _ in attempt.ready):
+        return attempt, ()
+    fault = ready_fault(attempt.made.expected, attempt.made.shares, said, record)
+    if fault:
+        return attempt, (blame("ready-refused", said, fault),)
+    attempt = replace(attempt, ready=(*attempt.ready, (said.seat, said.raw)))
+    if len(attempt.ready) == attempt.ready_needed:
+        attempt = replace(attempt, position=(said.offset, running_hash))
+    return attempt, ()
+
+
+def ready_fault(expected: Ready, shares: Mapping[Index, bytes], said: Said, record: Ready) -> str:
+    """Why this Ready is not equal to ``expected``, or does not prove the seat's new share; empty if it is and does."""
+    if replace(record, share_proof=NO_SIGNATURE) != expected:
+        return "it tells of another result than the log gives"
+    share = shares.get(said.seat)
+    if share is None:
+        return "a seat that got no share"
+    try:
+        context = transcript.new_share_proof(expected.open_id, said.seat, expected.transcript_hash)
+        verify_proof(Element(share), context, record.share_proof)
+    except BadInput as bad:
+        return bad.detail
+    return ""
+
+
+# --- votes and closing -----------------------------------------------------------------------------------------------
+
+
+def vote(attempt: Attempt, said: Said, record: PhaseVote) -> Outcome:
+    """Take a vote to close the present phase. A key generation waits for every Announce: nothing is at stake yet."""
+    if record.phase is not attempt.phase or said.seat in attempt.votes or said.seat not in attempt.old.identities:
+        return attempt, ()
+    if attempt.generate and attempt.phase is Phase.ANNOUNCE:
+        return attempt, ()
+    return replace(attempt, votes=(*attempt.votes, said.seat)), ()
+
+
+def awaited(attempt: Attempt) -> set[Index]:
+    """Who has yet to speak in the present phase. In the commit phase: nobody in particular."""
+    if attempt.phase is Phase.ANNOUNCE:
+        return _announce_expected(attempt)
+    if attempt.phase is Phase.DEAL:
+        return _dealers_expected(attempt) - set(attempt.dealt)
+    if attempt.phase is Phase.VERDICT:
+        return set(attempt.announced) - set(attempt.verdicts)
+    if attempt.phase is Phase.READY and attempt.made is not None:
+        return set(attempt.made.shares) - {seat for seat, _ in attempt.ready}
+    return set()
+
+
+def close(attempt: Attempt, key: KeyLog, offset: Offset) -> tuple[Attempt | None, tuple[Finding, ...]]:
+    """Close the present phase if it is over, and every one after it that is over at once. None: the attempt ended."""
+    findings: list[Finding] = []
+    while _is_over(attempt):
+        reason = _why_it_ends(attempt)
+        if not reason:
+            attempt = replace(attempt, phase=_NEXT[attempt.phase], votes=())
+            if attempt.phase is Phase.READY:
+                made = _make(attempt, key)
+                attempt = replace(attempt, made=made)
+                reason = "no group key of enough seats" if made is None else ""
+        if reason:
+            return None, (*findings, ended(attempt, offset, reason))
+        findings.append(
+            fact("ceremony-phase", offset, key_id=key.key_id, attempt=attempt.number, phase=attempt.phase.value)
+        )
+    return attempt, tuple(findings)
+
+
+_NEXT = {
+    Phase.ANNOUNCE: Phase.DEAL,
+    Phase.DEAL: Phase.VERDICT,
+    Phase.VERDICT: Phase.READY,
+    Phase.READY: Phase.COMMIT,
+}
+
+
+def _is_over(attempt: Attempt) -> bool:
+    if len(attempt.votes) >= attempt.old.commit_quorum:
+        return True
+    return attempt.phase is not Phase.COMMIT and not awaited(attempt)
+
+
+def _why_it_ends(attempt: Attempt) -> str:
+    """Why the attempt cannot go on when its present phase closes as it is; empty if it can."""
+    if attempt.phase is Phase.ANNOUNCE:
+        return "too few announced" if len(attempt.announced) < attempt.ready_needed else ""
+    if attempt.phase is Phase.DEAL:
+        return "too few deals" if len(attempt.deals) < attempt.dealers_needed else ""
+    if attempt.phase is Phase.VERDICT:
+        return "too few deals" if len(_qualified(attempt)) < attempt.dealers_needed else ""
+    if attempt.phase is Phase.READY:
+        return "" if attempt.attested else "too few ready"
+    return "no key record"
+
+
+def _qualified(attempt: Attempt) -> tuple[Index, ...]:
+    return tuple(sorted(set(attempt.deals) - set(attempt.out)))
+
+
+def _make(attempt: Attempt, key: KeyLog) -> Made | None:
+    """What QUAL's commitments come to. None: not a group key that may count, or too few seats would hold shares."""
+    qualified = _qualified(attempt)
+    commitments = {dealer: tuple(map(Element, attempt.deals[dealer].commitments)) for dealer in qualified}
+    combined = combine_commitments(attempt.kind, commitments)
+    public_key = combined[0]
+    if public_key == IDENTITY or (key.current is not None and public_key != key.current.record.public_key):
+        return None
+    # The last dealer can make another seat's Y' the identity: that seat then holds no share, and nothing crashes.
+    computed = {seat: evaluate_commitment(combined, seat) for seat in attempt.recipients}
+    shares = {seat: bytes(share) for seat, share in computed.items() if not holds_no_share(share)}
+    if len(shares) < attempt.ready_needed:
+        return None
+    announces = {seat: each.digest for seat, each in attempt.announced.items()}
+    expected = Ready(
+        open_id=attempt.open_id,
+        key_id=attempt.key_id,
+        epoch=Epoch(attempt.from_epoch + 1),
+        transcript_hash=transcript.counted(attempt.open_id, announces, attempt.dealt, attempt.verdicts),
+        qualified=qualified,
+        public_key=bytes(public_key),
+        verification_hash=verification_hash(shares),
+        share_proof=NO_SIGNATURE,
+    )
+    return Made(qualified, bytes(public_key), shares, expected)
+
+
+def ended(attempt: Attempt, offset: Offset, reason: str) -> Finding:
+    """The fact that an attempt came to nothing."""
+    return fact(
+        "ceremony-ended",
+        offset,
+        key_id=attempt.key_id,
+        attempt=attempt.number,
+        phase=attempt.phase.value,
+        reason=reason,
+        awaited=",".join(map(str, sorted(awaited(attempt)))),
+    )
+
+
+def _late(said: Said, record: Announce | Deal | Verdict | Ready) -> Finding:
+    return fact("late-record", said.offset, seat=said.seat, record=type(record).__name__)

@@ -1,0 +1,339 @@
+"""A hostile world for ceremonies: n seats, one log, a clock of its own, all from a seed.
+
+Sends arrive late, twice, in another order, or not at all; others write rubbish into the log; a process dies before and
+after any durable write and after any send, and starts again from what its disk holds. An adversary is a function that
+is handed a record that its seat wants to send, and returns what goes out instead.
+
+The signing machines are stood in for by FROST itself: a seat whose turn it is to coordinate gets a signature when t
+seats would sign the very same bytes with their staged shares.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from heapq import heappop, heappush
+from random import Random  # noqa: TID251 - a simulated world has to come out the same again
+
+from common.ids import Index, Instant, KeyId, Offset, OpenId
+from common.wire.messages import CeremonyRecord, KeyRecord
+from signer_service.protocol import ceremony
+from signer_service.protocol.ceremony_disk import Durable, durable, restore
+from signer_service.protocol.ceremony_state import (
+    CaughtUp,
+    CeremonyState,
+    CeremonyTiming,
+    Event,
+    LogRecord,
+    RosterFile,
+    SendFailed,
+)
+from signer_service.protocol.ceremony_view import signing_view
+from signer_service.protocol.machine import InternalSigned, Note, Peer, PeersChanged, Tick, ToKeys, ToLog
+from signer_service.protocol.view import EpochKeys
+from tests import playbook
+
+Tamper = Callable[[CeremonyRecord, "World"], Iterable[CeremonyRecord]]
+
+
+@dataclass(frozen=True)
+class Weather:
+    """Probabilities, per send or step."""
+
+    lose: float = 0.0
+    repeat: float = 0.0
+    fail: float = 0.0
+    crash: float = 0.0
+    rubbish: float = 0.0
+    delay_ms: int = 20
+
+
+CALM = Weather()
+HOSTILE = Weather(lose=0.08, repeat=0.1, fail=0.04, crash=0.015, rubbish=0.15, delay_ms=150)
+
+
+@dataclass
+class SimSeat:
+    index: int
+    roster: bytes
+    name: str
+    tamper: Tamper | None = None
+    state: CeremonyState | None = None
+    disk: Durable | None = None
+    life: int = 0
+    next_offset: int = 0
+    catch_up: int | None = None
+    notes: list[Note] = field(default_factory=list)
+    published: list[KeyRecord] = field(default_factory=list)
+
+
+class World:
+    """Run it with ``run`` until something holds; ``seats[i].state`` is None while a seat is down."""
+
+    def __init__(
+        self,
+        threshold: int,
+        size: int,
+        seed: int = 0,
+        weather: Weather = CALM,
+        keys: Iterable[str] = (playbook.KEY,),
+        timing: CeremonyTiming = playbook.QUICK,
+    ) -> None:
+        self.random = Random(seed)
+        self.weather = weather
+        self.timing = timing
+        self.house = playbook.House()
+        self.trust = self.house.trust
+        self.now = 1_000_000
+        self.log: list[bytes] = []
+        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._count = 0
+        self.keys = tuple(map(KeyId, keys))
+        roster = self.house.roster(threshold, range(1, size + 1), keys=self.keys)
+        self.seats = {i: SimSeat(i, roster, f"seat {i}") for i in range(1, size + 1)}
+        self.down: set[int] = set()
+
+    # --- time --------------------------------------------------------------------------------------------------------
+
+    def at(self, delay: int, action: Callable[[], None]) -> None:
+        self._count += 1
+        heappush(self._queue, (self.now + delay, self._count, action))
+
+    def run(self, until: Callable[[], bool], limit_ms: int = 600_000) -> None:
+        """Let time pass until ``until()``; fails when it does not come true within the limit."""
+        end = self.now + limit_ms
+        while not until():
+            assert self._queue, "nothing happens any more: " + self.describe()
+            when, _, action = heappop(self._queue)
+            assert when <= end, f"not within {limit_ms} ms: " + self.describe()
+            self.now = max(self.now, when)
+            action()
+
+    def run_for(self, ms: int) -> None:
+        done: list[bool] = []
+        self.at(ms, lambda: done.append(True))
+        self.run(lambda: bool(done), ms + 1)
+
+    def entropy(self, size: int) -> bytes:
+        return self.random.randbytes(size)
+
+    # --- seats -------------------------------------------------------------------------------------------------------
+
+    def start(self, *indices: int) -> None:
+        for index in indices or tuple(self.seats):
+            self._boot(self.seats[index])
+
+    def stop(self, index: int) -> None:
+        """The process dies and stays away until ``start``."""
+        self.seats[index].state = None
+        self.down.add(index)
+        self._presence()
+
+    def lose_disk(self, index: int) -> None:
+        self.stop(index)
+        self.seats[index].disk = None
+
+    def _boot(self, seat: SimSeat) -> None:
+        self.down.discard(seat.index)
+        seat.life += 1
+        if seat.disk is None:
+            seat.state = ceremony.start(Index(seat.index), self.trust, self.timing)
+        else:
+            seat.state = restore(seat.disk, Index(seat.index), self.trust, self.timing)
+        seat.next_offset = seat.state.log.offset + 1
+        seat.catch_up = len(self.log)
+        life = seat.life
+        self._feed(seat, RosterFile(seat.roster))
+        self._presence()
+        self.at(self._delay(), lambda: self._pump(seat, life))
+
+    def _presence(self) -> None:
+        alive = {Index(i): seat for i, seat in self.seats.items() if seat.state is not None}
+        live = {
+            i: Peer(
+                i,
+                playbook.boot(f"{seat.name} {seat.life}"),
+                False,
+                {key: keys.epoch for key, keys in self.view_keys(i).items() if keys.share is not None},
+            )
+            for i, seat in alive.items()
+        }
+        for seat in alive.values():
+            self._feed(seat, PeersChanged(live))
+
+    def _delay(self) -> int:
+        return self.random.randint(1, self.weather.delay_ms)
+
+    def _happens(self, chance: float) -> bool:
+        return chance > 0 and self.random.random() < chance
+
+    def _pump(self, seat: SimSeat, life: int) -> None:
+        """Hand a seat the records that it has not had, one by one; then, once, the word that it caught up."""
+        while seat.life == life and seat.state is not None:
+            if seat.catch_up is not None and seat.next_offset >= seat.catch_up:
+                seat.catch_up = None
+                self._feed(seat, CaughtUp())
+                continue
+            if seat.next_offset >= len(self.log):
+                return
+            offset = seat.next_offset
+            seat.next_offset += 1
+            self._feed(seat, LogRecord(Offset(offset), self.log[offset], Instant(self.now)))
+
+    def _feed(self, seat: SimSeat, event: Event) -> None:
+        if seat.state is None:
+            return None
+        transition = ceremony.step(seat.state, event, Instant(self.now), self.entropy)
+        seat.state = transition.state
+        seat.notes += transition.notes
+        if self._happens(self.weather.crash):
+            return self._crash(seat)
+        seat.disk = durable(transition.state)
+        if self._happens(self.weather.crash):
+            return self._crash(seat)
+        for each in transition.send:
+            if isinstance(each, ToLog):
+                self._send(seat, each.message)
+            elif isinstance(each, ToKeys):
+                seat.published.append(each.record)
+            if self._happens(self.weather.crash / 2):
+                return self._crash(seat)
+        life = seat.life
+        if transition.wake_at is not None:
+            self.at(max(1, transition.wake_at - self.now), lambda: self._tick(seat, life))
+        self._sign(seat)
+        return None
+
+    def _tick(self, seat: SimSeat, life: int) -> None:
+        if seat.life == life:
+            self._feed(seat, Tick())
+
+    def _crash(self, seat: SimSeat) -> None:
+        seat.state = None
+        life = seat.life
+
+        def again() -> None:
+            if seat.state is None and seat.life == life and seat.index not in self.down:
+                self._boot(seat)
+
+        self.at(self.random.randint(10, 3_000), again)
+
+    # --- the log -----------------------------------------------------------------------------------------------------
+
+    def _send(self, seat: SimSeat, record: CeremonyRecord) -> None:
+        assert seat.state is not None
+        records = [record] if seat.tamper is None else list(seat.tamper(record, self))
+        for each in records:
+            raw = playbook.say(seat.index, each, seat.state.log, seat.name, life=str(seat.life))
+            life = seat.life
+            if self._happens(self.weather.fail):
+                self.at(self._delay(), lambda each=each: self._failed(seat, life, each))  # type: ignore[misc]
+                continue
+            if self._happens(self.weather.lose):
+                continue
+            self.at(self._delay(), lambda raw=raw: self.append(raw))  # type: ignore[misc]
+            if self._happens(self.weather.repeat):
+                self.at(self._delay() * 5, lambda raw=raw: self.append(raw))  # type: ignore[misc]
+        if self._happens(self.weather.rubbish):
+            self.at(self._delay(), lambda: self.append(self._rubbish()))
+
+    def _failed(self, seat: SimSeat, life: int, record: CeremonyRecord) -> None:
+        if seat.life == life:
+            self._feed(seat, SendFailed(record))
+
+    def append(self, raw: bytes) -> None:
+        self.log.append(raw)
+        for seat in self.seats.values():
+            life = seat.life
+            self.at(self._delay(), lambda seat=seat, life=life: self._pump(seat, life))  # type: ignore[misc]
+
+    def _rubbish(self) -> bytes:
+        """What somebody without a key can write: noise, somebody else's record again, or with a bit flipped."""
+        if not self.log or self._happens(0.3):
+            return self.random.randbytes(self.random.randint(0, 200))
+        raw = bytearray(self.random.choice(self.log))
+        if raw and self._happens(0.5):
+            raw[self.random.randrange(len(raw))] ^= 1 << self.random.randrange(8)
+        return bytes(raw)
+
+    def say(self, index: int, record: CeremonyRecord, name: str | None = None) -> None:
+        """A liar writes ``record`` in the envelope of seat ``index`` (whose key it has), knowing the log so far."""
+        behind = max((s.state.log for s in self.seats.values() if s.state is not None), key=lambda log: log.offset)
+        self.append(playbook.say(index, record, behind, name or self.seats[index].name))
+
+    # --- signing -----------------------------------------------------------------------------------------------------
+
+    def _sign(self, seat: SimSeat) -> None:
+        if seat.state is None:
+            return
+        for open_id, session in signing_view(seat.state, Instant(self.now)).internal.items():
+            if session.coordinate:
+                life = seat.life
+                self.at(self._delay(), lambda open_id=open_id: self._session(seat, life, open_id))  # type: ignore[misc]
+
+    def _session(self, seat: SimSeat, life: int, open_id: OpenId) -> None:
+        if seat.life != life or seat.state is None:
+            return
+        own = signing_view(seat.state, Instant(self.now)).internal.get(open_id)
+        if own is None or not own.coordinate:
+            return
+        willing: dict[int, EpochKeys] = {}
+        for other in self.seats.values():
+            if other.state is None:
+                continue
+            theirs = signing_view(other.state, Instant(self.now)).internal.get(open_id)
+            if theirs is not None and theirs.message == own.message and theirs.keys.share is not None:
+                willing[other.index] = theirs.keys
+        if len(willing) < own.keys.threshold:
+            self.at(50, lambda: self._session(seat, life, open_id))
+            return
+        chosen = [seat.index, *(i for i in willing if i != seat.index)][: own.keys.threshold]
+        signature = playbook.sign_with(willing, chosen, own.message, f"{open_id.hex()} {self.now}")
+        self._feed(seat, InternalSigned(open_id, signature))
+
+    # --- looking at it -----------------------------------------------------------------------------------------------
+
+    def view_keys(self, index: int) -> Mapping[KeyId, EpochKeys]:
+        state = self.seats[index].state
+        return signing_view(state, Instant(self.now)).current if state is not None else {}
+
+    def keys_at(self, key: KeyId = playbook.KEY, seats: Iterable[int] = ()) -> dict[int, EpochKeys]:
+        """EpochKeys of the seats that hold a share now."""
+        found = {i: self.view_keys(i).get(key) for i in seats or self.seats}
+        return {i: keys for i, keys in found.items() if keys is not None and keys.share is not None}
+
+    def holds(self, epoch: int, seats: Iterable[int] = (), key: KeyId = playbook.KEY) -> bool:
+        """Whether every one of these seats is up and holds a share of that epoch."""
+        wanted = set(seats or self.seats)
+        return {i for i, keys in self.keys_at(key).items() if keys.epoch == epoch} >= wanted
+
+    def give_roster(self, raw: bytes, *indices: int) -> None:
+        """Put another roster file before these seats (all, if none is named); new seats are made."""
+        roster = self.trust.wire.read_roster(raw)
+        for each in roster.seats:
+            if each.index not in self.seats:
+                self.seats[each.index] = SimSeat(each.index, raw, f"seat {each.index}")
+        for index in indices or tuple(self.seats):
+            self.seats[index].roster = raw
+            self._feed(self.seats[index], RosterFile(raw))
+
+    def noted(self, name: str) -> int:
+        """How many seats have told of this fact."""
+        return sum(1 for seat in self.seats.values() if any(note.name == name for note in seat.notes))
+
+    def describe(self) -> str:
+        lines = [f"now {self.now}, {len(self.log)} records"]
+        for i, seat in self.seats.items():
+            if seat.state is None:
+                lines.append(f"{i}: down")
+                continue
+            for key in seat.state.log.keys.values():
+                attempt = key.attempt
+                what = f"{attempt.phase.value} {attempt.number}" if attempt is not None else f"ended {key.ended}"
+                lines.append(f"{i}: {key.key_id} epoch {key.epoch} {what} at {seat.state.log.offset}")
+        return "\n".join(lines)
+
+
+def same_fold(world: World) -> None:
+    """Every seat that has read the same prefix of the log has the same state of it."""
+    states = [seat.state.log for seat in world.seats.values() if seat.state is not None]
+    last = [log for log in states if log.offset == len(world.log) - 1]
+    assert all(log == last[0] for log in last)
