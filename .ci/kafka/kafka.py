@@ -242,6 +242,8 @@ def run(instance: Instance, args: argparse.Namespace) -> int:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
+    # Both by hand: started in the background of a script, Python finds SIGINT ignored and would leave it so.
+    signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
         process, port = instance.start(args.port, args.keep, args.bench, die_with_us=True)

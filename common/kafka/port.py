@@ -263,7 +263,7 @@ class GroupConsumer(Protocol):
         """Subscribe. Returns before anything is assigned: that comes by ``on_assigned``."""
 
     def store(self, partition: int, next_offset: int) -> None:
-        """Everything below ``next_offset`` is finished. Committed within 250 ms, and at revoke and close.
+        """Everything below ``next_offset`` is finished. Committed within 350 ms, and at revoke and close.
 
         Ignored for a partition that is no longer ours. Never goes backwards while the partition is held.
         """
