@@ -6,9 +6,9 @@
     seats/<i>/identity.key      one replica's voice
     seats/<i>/sealing.key       what its state at rest is sealed under
 
-Run again it keeps what exists and adds what is missing. A key is never overwritten and nothing is ever deleted: a seat
-that leaves is dropped from the roster, its files stay for whoever destroys them. Keys are written before the roster that
-names them, so that a run cut short is finished by the next.
+Run again it keeps what exists and adds what is missing. A key is never overwritten and nothing is ever deleted: a
+seat that leaves is dropped from the roster, its files stay for whoever destroys them. Keys are written before the
+roster that names them, so that a run cut short is finished by the next.
 """
 
 from dataclasses import dataclass, field, replace
@@ -234,7 +234,8 @@ class _Run:
         if index in before and not identity.exists():
             # A careful person moves these to the replica and keeps none here: that must not cost the seat its identity.
             self._lines.append(
-                f"seats/{index}/identity.key: not here, left alone; the roster keeps it (--replace-seat {index} makes another)"
+                f"seats/{index}/identity.key: not here, left alone; the roster keeps it "
+                f"(--replace-seat {index} makes another)"
             )
             return before[index]
         disk.make_private_dir(folder)
@@ -277,4 +278,3 @@ class _Run:
 def _summary(roster: Roster) -> str:
     keys = ", ".join(f"{key.key_id} {key.threshold}-of-{len(roster.seats)}" for key in roster.keys)
     return f"{len(roster.seats)} seats, keys: {keys}"
-

@@ -75,6 +75,18 @@ class Settings(BaseSettings):
     """Shortest time between the word that we drain and our leaving the group."""
     drain_ms: Millis = 8_000
     """Longest time that what is in flight may take to finish then."""
+    phase_patience_ms: Millis = 5_000
+    """When this seat votes to close a ceremony's phase; doubles with each attempt."""
+    absent_holder_ms: Millis = 30_000
+    """How long at least a seat that holds a share and is silent is waited for in a ceremony."""
+    heal_delay_ms: Millis = 600_000
+    """How long a seat's request to be healed must stand unopposed."""
+    refresh_interval_ms: Millis = 86_400_000
+    min_interval_ms: Millis = 60_000
+    """Shortest time between two ceremonies of one key that this seat opens."""
+    epoch_drain_ms: Millis = 2_000
+    """How long sessions of the epoch before may go on after a commit."""
+
     roster_poll_ms: Millis = 2_000
     skew_warn_ms: Millis = 250
     skew_unready_ms: Millis = 1_000

@@ -36,9 +36,7 @@ def test_the_first_run_makes_every_file_private_and_a_roster_that_verifies(tmp_p
     out = tmp_path / "keys"
     run(out, 3, 2)
     seats = [f"seats/{i}/{name}.key" for i in (1, 2, 3) for name in ("identity", "sealing")]
-    assert sorted(files(out)) == sorted(
-        ["operator.key", "operator.pub", "edge.key", "edge.pub", "roster.avro", *seats]
-    )
+    assert sorted(files(out)) == sorted(["operator.key", "operator.pub", "edge.key", "edge.pub", "roster.avro", *seats])
     for path in out.rglob("*"):
         mode = stat.S_IMODE(path.stat().st_mode)
         assert mode == (0o700 if path.is_dir() else 0o600 if path.suffix == ".key" else 0o644)
@@ -84,9 +82,7 @@ def test_a_public_key_that_was_pinned_stays_pinned(tmp_path: Path) -> None:
     first = run(tmp_path, 3, 2)
     pinned = tuple(type(key)(key.key_id, key.threshold, ed25519.public_key(Secret(b"g" * 32))) for key in first.keys)
     operator = Secret((tmp_path / "operator.key").read_bytes())
-    second = Roster(
-        2, 1, 1, first.seats, pinned, first.edge_keys, (), bytes(64)
-    )
+    second = Roster(2, 1, 1, first.seats, pinned, first.edge_keys, (), bytes(64))
     (tmp_path / "roster.avro").write_bytes(sign_roster(second, operator))
     roster = run(tmp_path, 5, 3, "payments:2")
     assert roster.version == 3
@@ -155,7 +151,7 @@ def test_keys_that_were_moved_to_their_replicas_are_not_made_again(tmp_path: Pat
     assert not (tmp_path / "seats/2/identity.key").exists()
     replaced = provision(tmp_path, Plan(4, 2, replace_seats=frozenset({Index(2)})), os.urandom).roster
     assert replaced.seats[1].identity_key != first.seats[1].identity_key
-    with pytest.raises(BadInput, match="move .* away first"):
+    with pytest.raises(BadInput, match=r"move .* away first"):
         provision(tmp_path, Plan(4, 2, replace_seats=frozenset({Index(2)})), os.urandom)
 
 

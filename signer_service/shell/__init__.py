@@ -1,4 +1,12 @@
-"""The only place of the signer with asyncio, threads, clock, randomness and disk.
+"""Everything that the machines may not do: asyncio, threads, the clock, randomness, disk, Kafka.
 
-It feeds machines their events and does what their transitions say, in their order: durable, then sent.
+``runner``      one replica: all parts on one event loop, from the first connection to the last commit
+``signing``     participant and coordinator on the loop; ``outbox`` sends what they say, merged per seat and record
+``ceremonies``  the ceremony machine: durable first, then sent, then the next event
+``requests``    the request topic: room, backpressure, offsets (``records``, ``offsets``)
+``peers``       records and beats of other replicas, believed only in a good envelope (``presence``: who is live)
+``beats``       our own beats; ``health`` whether we live and can serve; ``notes`` facts to metrics and lines
+``poison``      what cannot be used: kept, counted, answered where it can be
+``journal``     the state directory, old or new after a crash; ``disk`` durable files; ``keystore`` keys and sealing
+``roster_file`` the roster as a file; ``names`` topics; ``sources`` clock and randomness; ``hardening`` no core dumps
 """

@@ -37,6 +37,13 @@ class Saved:
     public: bytes
     secrets: Mapping[KeyId, Secret[bytes]] = field(default_factory=dict)
 
+    def same_secrets(self, other: "Saved") -> bool:
+        """Whether both hold the same secrets of the same keys."""
+        return self.secrets.keys() == other.secrets.keys() and all(
+            content is other.secrets[key_id] or content.expose() == other.secrets[key_id].expose()
+            for key_id, content in self.secrets.items()
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class _Generation:

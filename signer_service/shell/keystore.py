@@ -81,7 +81,9 @@ def _read_key(path: Path, what: str, *, secret: bool) -> bytes:
         os.close(descriptor)
     if len(raw) != KEY_BYTES:
         found = f"{len(raw)}" if len(raw) < KEY_BYTES else f"more than {KEY_BYTES}"
-        raise BadInput("key-file", f"{what} {path} has {found} bytes, not {KEY_BYTES} raw ones: restore it from a backup")
+        raise BadInput(
+            "key-file", f"{what} {path} has {found} bytes, not {KEY_BYTES} raw ones: restore it from a backup"
+        )
     return raw
 
 

@@ -7,8 +7,6 @@ from typing import Any
 
 import pytest
 
-from signer_service.shell import disk
-
 STEPS = ("open", "write", "fsync", "link", "rename", "replace", "unlink")
 
 
@@ -34,7 +32,7 @@ def crash_at(step: int, how: Callable[[], None]) -> Iterator[list[str]]:
 
     with pytest.MonkeyPatch.context() as patch:
         for name in STEPS:
-            patch.setattr(disk.os, name, wrapped(name, getattr(os, name)))
+            patch.setattr(os, name, wrapped(name, getattr(os, name)))
         yield calls
 
 

@@ -1,0 +1,110 @@
+"""``python -m signer_service run | provision | inspect``.
+
+Exit codes: 0 done or told to end; 2 usage, settings or files are wrong (starting again cannot help); 4 something that
+is needed is not there now; 1 our own fault. Whatever is wrong is one line on standard error.
+"""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from common.errors import BadInput, SignerFlowError, Unavailable
+
+EXIT_FAULT: Final = 1
+EXIT_USAGE: Final = 2
+EXIT_UNAVAILABLE: Final = 4
+
+cli = typer.Typer(
+    add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help="One threshold signer."
+)
+
+
+@cli.command()
+def run(
+    insecure_dev: Annotated[
+        bool, typer.Option("--insecure-dev", help="Start without a sealing key: state at rest is readable.")
+    ] = False,
+) -> None:
+    """Run one replica, configured by SIGNER_SERVICE_* variables, until SIGTERM or SIGINT."""
+
+    def start() -> int:
+        # Imported here: provisioning needs neither a broker's library nor an event loop.
+        from signer_service import app, settings  # noqa: PLC0415
+
+        overrides: dict[str, Any] = {"insecure_dev": True} if insecure_dev else {}
+        return app.run(settings.load(**overrides))
+
+    raise typer.Exit(_guarded(start))
+
+
+@cli.command()
+def provision(
+    signers: Annotated[int, typer.Option(help="How many replicas hold shares (n).")],
+    threshold: Annotated[int, typer.Option(help="How many of them sign together (t).")],
+    out: Annotated[Path, typer.Option(help="The folder for keys and roster; made if missing.")],
+    key: Annotated[
+        list[str] | None, typer.Option(help="ID:T, a key that should exist; may be repeated. Default: default:<t>.")
+    ] = None,
+    replace_seat: Annotated[
+        list[int] | None, typer.Option(help="Give this seat a new identity although the roster has one.")
+    ] = None,
+) -> None:
+    """Make what is missing: operator, edge and seat keys, and the signed roster. Overwrites and deletes nothing."""
+
+    def make() -> int:
+        from common.ids import parse_index  # noqa: PLC0415
+        from signer_service import provision as provisioning  # noqa: PLC0415
+
+        plan = provisioning.Plan(
+            signers,
+            threshold,
+            tuple(provisioning.parse_key(text) for text in key or ()),
+            frozenset(parse_index(seat) for seat in replace_seat or ()),
+        )
+        for line in provisioning.provision(out, plan, os.urandom).lines:
+            typer.echo(line)
+        return 0
+
+    raise typer.Exit(_guarded(make))
+
+
+@cli.command()
+def inspect(
+    state_dir: Annotated[Path, typer.Option(help="A replica's state directory; the replica must not be running.")],
+    seat_dir: Annotated[Path, typer.Option(help="The seat's folder, with sealing.key: seats/<i> of `provision`.")],
+    operator_pub: Annotated[Path, typer.Option(help="The operator's public key.")],
+    seat: Annotated[int | None, typer.Option(help="The seat; default: the folder's name.")] = None,
+    insecure_dev: Annotated[bool, typer.Option("--insecure-dev", help="The replica ran without sealing key.")] = False,
+) -> None:
+    """Show what a state directory holds, and whether it is whole. Never a secret; nothing is changed."""
+
+    def show() -> int:
+        from signer_service import inspection  # noqa: PLC0415
+
+        for line in inspection.inspect(state_dir, seat_dir, operator_pub, seat, insecure_dev=insecure_dev):
+            typer.echo(line)
+        return 0
+
+    raise typer.Exit(_guarded(show))
+
+
+def _guarded(work: Callable[[], int]) -> int:
+    try:
+        return work()
+    except BadInput as error:
+        typer.echo(f"signer_service: {error.detail}", err=True)
+        return EXIT_USAGE
+    except Unavailable as error:
+        typer.echo(f"signer_service: {error.detail}", err=True)
+        return EXIT_UNAVAILABLE
+    except SignerFlowError as error:
+        typer.echo(f"signer_service: {error}", err=True)
+        return EXIT_FAULT
+
+
+if __name__ == "__main__":
+    sys.exit(cli())

@@ -1,0 +1,100 @@
+"""What a state directory holds, in words: for a person before an upgrade, or after an alarm. Never a secret.
+
+Reading takes the directory's lock, so it is refused while the replica runs; it writes nothing unless a crash left a
+save half done, which it then finishes as the replica would.
+"""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from common.errors import BadInput
+from common.ids import Index, Instant, KeyId, parse_index
+from signer_service.protocol.ceremony_disk import Journal
+from signer_service.protocol.ceremony_state import KeySecrets
+from signer_service.protocol.snapshot import unpack
+from signer_service.shell import keystore, sources
+from signer_service.shell.journal import StateDir
+from signer_service.shell.keystore import Sealer
+
+
+def inspect(
+    state_dir: Path, seat_dir: Path, operator_pub: Path, seat: int | None, *, insecure_dev: bool = False
+) -> tuple[str, ...]:
+    """Return the lines to show.
+
+    Args:
+        state_dir: As the replica has it. It must be there.
+        seat_dir: Holds ``sealing.key``.
+        operator_pub: The operator's public key file.
+        seat: None: the name of ``seat_dir``.
+        insecure_dev: The replica ran without a sealing key.
+
+    Raises:
+        BadInput: a file is missing, damaged or another's. One line.
+        Unavailable: code ``locked``: the replica is running.
+    """
+    if not (state_dir / "journal").is_file():
+        raise BadInput("state-file", f"{state_dir / 'journal'} is not there: nothing was ever saved in {state_dir}")
+    system = sources.system()
+    sealing = seat_dir / "sealing.key"
+    if insecure_dev and not sealing.exists():
+        key = keystore.insecure_sealing_key()
+    else:
+        key = keystore.read_secret_key(sealing, "sealing key")
+    operator_key = keystore.read_public_key(operator_pub, "operator public key")
+    directory = StateDir.open(state_dir, Sealer(key, operator_key, _seat(seat, seat_dir), system.entropy))
+    try:
+        saved = directory.load()
+    finally:
+        directory.close()
+    if saved is None:
+        return ("nothing is saved yet",)
+    journal = unpack(Journal, saved.public)
+    secrets = {key_id: unpack(KeySecrets, content.expose()) for key_id, content in saved.secrets.items()}
+    return tuple(_lines(journal, secrets))
+
+
+def _seat(seat: int | None, seat_dir: Path) -> Index:
+    if seat is not None:
+        return parse_index(seat)
+    name = seat_dir.resolve().name
+    if not name.isascii() or not name.isdigit():
+        raise BadInput("index", f"{seat_dir} does not say which seat it is: add --seat")
+    return parse_index(int(name))
+
+
+def _lines(journal: Journal, secrets: dict[KeyId, KeySecrets]) -> list[str]:
+    log = journal.log
+    lines = [
+        f"seat {journal.seat} on {journal.topic}",
+        f"read up to offset {log.offset}, running hash {log.running_hash.hex()[:32]}...",
+        f"roster version {log.roster.version}: {len(log.roster.seats)} seats" if log.roster else "no roster yet",
+    ]
+    if log.forked:
+        lines.append("ALARM: the log was forked")
+    for key_id in sorted({*log.keys, *secrets}):
+        key, mine = log.keys.get(key_id), secrets.get(key_id)
+        epoch = key.epoch if key is not None else 0
+        lines.append(f"key {key_id}: " + (f"epoch {epoch}" if epoch else "not generated yet"))
+        if key is not None and key.current is not None:
+            record = key.current.record
+            holders = [share.index for share in record.verification_shares]
+            lines.append(f"  public key {record.public_key.hex()}, {record.threshold} of seats {holders}")
+            lines.append(f"  since {_time(journal.committed.get(key.key_id))}")
+        if key is not None and key.attempt is not None:
+            attempt = key.attempt
+            lines.append(f"  ceremony: {attempt.kind.value}, attempt {attempt.number}, phase {attempt.phase.value}")
+        held = [share.epoch for share in mine.held] if mine is not None else []
+        lines.append(f"  shares on this disk: of epochs {held}" if held else "  no share on this disk")
+        if mine is not None and mine.part is not None:
+            kept = [
+                name
+                for name, value in (("transport key", mine.part.transport), ("staged share", mine.part.staged))
+                if value is not None
+            ]
+            lines.append(f"  of the open ceremony: {', '.join(kept) or 'nothing secret'}")
+    return lines
+
+
+def _time(at: Instant | None) -> str:
+    return datetime.fromtimestamp(at / 1000, UTC).isoformat(timespec="seconds") if at else "a time not known"

@@ -1,0 +1,214 @@
+"""The ceremony machine on the event loop: one task, so that what must be durable is on disk before anything follows.
+
+Events that came together are stepped together, written once, and only then sent: a crash before the write is a crash
+before the first of them. The write happens on a thread, so signing goes on meanwhile; the signing machines are given a
+new view only after it.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from common.errors import BadInput, Unavailable
+from common.ids import NO_OFFSET, Instant, Offset, parse_key_id
+from common.kafka.port import Delivery, Producer, Record
+from common.observability.logging import get_logger
+from common.observability.metrics import Metrics
+from common.wire import codec
+from common.wire.envelope import Signer, seal
+from common.wire.messages import CeremonyRecord, KeyRecord
+from signer_service.protocol import ceremony
+from signer_service.protocol.ceremony_disk import durable
+from signer_service.protocol.ceremony_state import (
+    CaughtUp,
+    CeremonyState,
+    Event,
+    KeyCopySeen,
+    LogLost,
+    LogRecord,
+    SendFailed,
+)
+from signer_service.protocol.ceremony_view import signing_view
+from signer_service.protocol.machine import Note, Outgoing, Tick, ToAudit, ToKeys, ToLog
+from signer_service.protocol.view import SigningView, ViewChanged
+from signer_service.shell.journal import Saved, StateDir
+from signer_service.shell.names import Names
+from signer_service.shell.outbox import Outbox
+from signer_service.shell.signing import Alarm
+from signer_service.shell.sources import Sources
+
+EVENTS_A_TURN: Final = 64
+"""While a long log is replayed, the loop's other work has its turn after so many records."""
+SAVE_EVERY_S: Final = 10.0
+"""A mere position on the log is written no more often: what it spares at the next start is reading a few records."""
+SEND_AGAIN_S: Final = 0.5
+
+_log = get_logger(__name__)
+
+
+class Ceremonies:
+    """Owns the ceremony machine's state. ``run`` is its task; ``feed`` and ``deliver`` are called on the loop."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sources: Sources,
+        state: CeremonyState,
+        directory: StateDir,
+        saved: Saved | None,
+        producer: Producer,
+        outbox: Outbox,
+        signer: Signer,
+        names: Names,
+        metrics: Metrics,
+        tell: Callable[[tuple[Note, ...]], None],
+        on_view: Callable[[ViewChanged], None],
+    ) -> None:
+        self._loop = loop
+        self._sources = sources
+        self._state = state
+        self._directory = directory
+        self._saved = saved
+        self._written: tuple[object, object, object] = (None, None, None)
+        self._producer = producer
+        self._outbox = outbox
+        self._signer = signer
+        self._names = names
+        self._metrics = metrics
+        self._tell = tell
+        self._on_view = on_view
+        self._view: SigningView | None = None
+        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._alarm = Alarm(loop, sources, lambda: self.feed(Tick()))
+        self._end: int | None = None
+        self._next = 0
+        self._next_save = loop.time() + SAVE_EVERY_S
+        self.caught_up = asyncio.Event()
+
+    @property
+    def state(self) -> CeremonyState:
+        """As of the last finished step."""
+        return self._state
+
+    def feed(self, event: Event) -> None:
+        """Queue an event; it is stepped in order."""
+        self._queue.put_nowait(event)
+
+    def positioned(self, begin: int, end: int) -> None:
+        """Reading begins at ``begin``; the log ended at ``end`` (exclusive) then. Records may have come already."""
+        self._end = end
+        self._next = max(self._next, begin)
+        self._look_for_end()
+
+    def deliver(self, records: Sequence[Record]) -> None:
+        """Records of the ceremony log, in order, none left out: garbage is part of the running hash."""
+        for record in records:
+            written = None if record.timestamp_ms is None else Instant(record.timestamp_ms)
+            self.feed(LogRecord(Offset(record.offset), record.value, written))
+            self._next = record.offset + 1
+            self._look_for_end()
+
+    def _look_for_end(self) -> None:
+        if self._end is not None and self._next >= self._end:
+            self._end = None
+            self.feed(CaughtUp())
+
+    def lost(self) -> None:
+        """The log does not go on where we are: another one stands in its place, or its beginning is gone."""
+        self.feed(LogLost())
+
+    def deliver_keys(self, records: Sequence[Record]) -> None:
+        """The public copies of key records: a wrong one is written anew by whoever sees it."""
+        for record in records:
+            try:
+                key_id = parse_key_id((record.key or b"").decode("ascii"))
+            except (BadInput, UnicodeDecodeError):
+                continue
+            try:
+                found: KeyRecord | None = self._state.trust.wire.check_key_record(record.value)
+            except BadInput:
+                found = None
+            self.feed(KeyCopySeen(key_id, found))
+
+    async def run(self) -> None:
+        """Step until cancelled. An exception is a bug or a disk that does not write: the process ends."""
+        while True:
+            events = [await self._queue.get()]
+            while len(events) < EVENTS_A_TURN and not self._queue.empty():
+                events.append(self._queue.get_nowait())
+            await self._turn(events)
+            await asyncio.sleep(0)
+
+    async def finish(self) -> None:
+        """Write down where we are. After ``run`` was cancelled."""
+        self._alarm.cancel()
+        await self._save(force=True)
+
+    async def _turn(self, events: list[Event]) -> None:
+        sends: list[Outgoing] = []
+        notes: list[Note] = []
+        caught_up = False
+        for event in events:
+            done = ceremony.step(self._state, event, self._sources.now(), self._sources.entropy)
+            self._state = done.state
+            self._alarm.set(done.wake_at)
+            sends += done.send
+            notes += done.notes
+            caught_up = caught_up or isinstance(event, CaughtUp)
+        await self._save(force=bool(sends))
+        self._send(sends)
+        self._tell(tuple(notes))
+        view = signing_view(self._state, self._sources.now())
+        if view != self._view:
+            self._view = view
+            self._on_view(ViewChanged(view))
+        if caught_up:
+            self.caught_up.set()
+
+    async def _save(self, *, force: bool) -> None:
+        state = self._state
+        facts = (state.log, state.secrets, state.committed)
+        if all(now is before for now, before in zip(facts, self._written, strict=True)):
+            return
+        kept = durable(state)
+        saved = Saved(kept.public, kept.secrets)
+        same_secrets = self._saved is not None and self._saved.same_secrets(saved)
+        if not force and same_secrets and self._loop.time() < self._next_save:
+            return
+        self._next_save = self._loop.time() + SAVE_EVERY_S
+        await asyncio.to_thread(self._directory.save, saved)
+        self._saved, self._written = saved, facts
+
+    def _send(self, sends: list[Outgoing]) -> None:
+        for each in sends:
+            if isinstance(each, ToLog):
+                self._send_log(each)
+            elif isinstance(each, ToKeys):
+                record = each.record
+                self._produce(self._names.keys, codec.encode(record), record.key_id.encode(), record)
+            elif isinstance(each, ToAudit):
+                self._outbox.put((each,))
+            else:
+                raise TypeError(f"{type(each).__name__} is not for the ceremony machine to send")
+
+    def _send_log(self, each: ToLog) -> None:
+        log = self._state.log
+        offset, running = log.offset, log.running_hash if log.offset != NO_OFFSET else b""
+        topic = self._names.ceremony
+        self._produce(topic, seal(self._signer, topic, codec.encode(each.message), offset, running), None, each.message)
+
+    def _produce(self, topic: str, value: bytes, key: bytes | None, record: CeremonyRecord) -> None:
+        def on_delivery(delivery: Delivery) -> None:
+            if delivery.error is not None:
+                failed(delivery.error)
+
+        def failed(reason: str) -> None:
+            self._metrics.kafka_delivery_failures.labels(topic=topic).inc()
+            _log.warning("a ceremony record was not confirmed", topic=topic, reason=reason)
+            self.feed(SendFailed(record))
+
+        try:
+            self._producer.send(topic, value, key=key, partition=0, on_delivery=on_delivery)
+        except Unavailable as error:
+            # Not at once: a machine that sends again what fails again would never let go of the loop.
+            self._loop.call_later(SEND_AGAIN_S, failed, error.detail)

@@ -1,0 +1,332 @@
+"""What the signing machines want sent, gathered over one turn of the loop, in as few records as the limits allow.
+
+One envelope signature and one record cost the same for one session as for hundreds, so what many steps say to one seat
+travels together. Audit goes out before the answer: what nobody wrote down must not be seen outside.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from common.errors import BadInput, Unavailable
+from common.ids import Index
+from common.kafka.port import Delivery, Headers, Producer, Record
+from common.observability.logging import get_logger
+from common.observability.metrics import Metrics
+from common.wire import codec
+from common.wire.envelope import Signer, seal
+from common.wire.messages import (
+    AuditEntry,
+    AuditEvent,
+    Declined,
+    MsgSigned,
+    MsgToSign,
+    NonceBatch,
+    NonceGrant,
+    NonceRequest,
+    NonceWant,
+    Outcome,
+    PeerMessage,
+    RefusalCode,
+    Refused,
+    SignatureShares,
+    Signed,
+    SignGroup,
+    SignPackage,
+)
+from common.wire.topics import is_reply_topic
+from signer_service.protocol.machine import (
+    Answer,
+    InternalSigned,
+    Origin,
+    Outgoing,
+    RecordDone,
+    ToAudit,
+    ToPeer,
+)
+from signer_service.protocol.package import share_out
+from signer_service.shell.names import Names
+from signer_service.shell.records import RecordBook
+
+MOST_WANTS: Final = 256
+MOST_GRANTS: Final = 12
+"""Of at most 256 commitments of 64 bytes: below 256 KiB with everything around them."""
+MOST_ANSWERS: Final = 2048
+"""Of about 75 bytes each: below 256 KiB."""
+RETRY_S: Final = 0.05
+GIVE_UP_S: Final = 5.0
+"""As long as the producer itself tries."""
+
+_log = get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Reply:
+    request: MsgToSign
+    outcomes: list[Outcome] = field(default_factory=list)
+    entries: list[AuditEntry] = field(default_factory=list)
+    done: bool = False
+
+
+@dataclass(slots=True)
+class _ForPeer:
+    groups: list[SignGroup] = field(default_factory=list)
+    answers: list[object] = field(default_factory=list)
+    wants: list[NonceWant] = field(default_factory=list)
+    grants: list[NonceGrant] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """Something that found the producer full: it is tried again for a while."""
+
+    topic: str
+    value: bytes
+    partition: int | None
+    headers: Headers
+    final: Callable[[Delivery | None], None]
+    until: float
+
+
+class Outbox:
+    """Gathers with ``put``, sends once per turn of the loop. On the event loop only."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        producer: Producer,
+        signer: Signer,
+        names: Names,
+        book: RecordBook,
+        metrics: Metrics,
+        on_internal: Callable[[InternalSigned], None],
+        on_poison: Callable[[Record, str, str], None],
+        on_bug: Callable[[BaseException], None],
+    ) -> None:
+        self._loop = loop
+        self._producer = producer
+        self._signer = signer
+        self._names = names
+        self._book = book
+        self._metrics = metrics
+        self._on_internal = on_internal
+        self._on_poison = on_poison
+        self._on_bug = on_bug
+        self._peers: dict[Index, _ForPeer] = {}
+        self._replies: dict[Origin, _Reply] = {}
+        self._audits: list[AuditEvent] = []
+        self._waiting: deque[_Waiting] = deque()
+        self._scheduled = False
+
+    def put(self, sends: Iterable[Outgoing]) -> None:
+        """Take what one step wants sent. It leaves at the end of this turn of the loop."""
+        audits: dict[str, AuditEvent] = {}
+        for each in sends:
+            if isinstance(each, ToPeer):
+                self._put_peer(each.seat, each.message)
+            elif isinstance(each, ToAudit):
+                if each.event.record_id:
+                    audits[each.event.record_id] = each.event
+                else:
+                    self._audits.append(each.event)
+            elif isinstance(each, Answer):
+                reply = self._replies.get(each.origin)
+                if reply is None:
+                    reply = self._replies[each.origin] = _Reply(each.request)
+                reply.outcomes += each.outcomes
+                event = audits.pop(each.request.record_id, None)
+                if event is not None:
+                    reply.entries += event.entries
+            elif isinstance(each, RecordDone):
+                done = self._replies.get(each.origin)
+                if done is not None:
+                    done.done = True
+                else:
+                    self._book.answered(each.origin.partition, each.origin.offset)
+            elif isinstance(each, InternalSigned):
+                self._on_internal(each)
+            else:
+                raise TypeError(f"{type(each).__name__} is not for a signing machine to send")
+        self._audits += audits.values()
+        self._schedule()
+
+    def flush(self) -> None:
+        """Send everything now."""
+        peers, self._peers = self._peers, {}
+        for seat, mine in peers.items():
+            self._send_peer(seat, mine)
+        audits, self._audits = self._audits, []
+        for event in audits:
+            self._send_audit(event, _ignore)
+        replies, self._replies = self._replies, {}
+        for origin, reply in replies.items():
+            self._send_reply(origin, reply)
+
+    def reply(self, record: Record, topic: str, answer: MsgSigned) -> None:
+        """Send an answer that no machine made: an error about the bytes of ``record``, which could not be used."""
+        self._send_answer((record.partition, record.offset), topic, answer, record.headers)
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is gathered and nothing waits for the producer."""
+        return not (self._peers or self._replies or self._audits or self._waiting)
+
+    # --- to other replicas
+
+    def _put_peer(self, seat: Index, message: PeerMessage) -> None:
+        mine = self._peers.get(seat)
+        if mine is None:
+            mine = self._peers[seat] = _ForPeer()
+        if isinstance(message, SignPackage):
+            mine.groups += message.groups
+        elif isinstance(message, SignatureShares):
+            mine.answers += message.answers
+            for answer in message.answers:
+                if isinstance(answer, Declined):
+                    self._metrics.declined.labels(reason=answer.reason.value.replace("-", "_")).inc()
+        elif isinstance(message, NonceRequest):
+            mine.wants += message.wants
+        else:
+            mine.grants += message.grants
+
+    def _send_peer(self, seat: Index, mine: _ForPeer) -> None:
+        messages: list[PeerMessage] = [SignPackage(part) for part in share_out(mine.groups)]
+        messages += [SignatureShares(tuple(part)) for part in _cut(mine.answers, MOST_ANSWERS)]
+        messages += [NonceRequest(tuple(part)) for part in _cut(mine.wants, MOST_WANTS)]
+        messages += [NonceBatch(tuple(part)) for part in _cut(mine.grants, MOST_GRANTS)]
+        topic = self._names.peer(seat)
+        for message in messages:
+            value = seal(self._signer, topic, codec.encode(message))
+            try:
+                self._producer.send(topic, value, partition=0, on_delivery=self._count)
+            except Unavailable:
+                # Lost like a record on the way: a session that misses it is begun anew with others.
+                self._metrics.kafka_delivery_failures.labels(topic=topic).inc()
+
+    # --- answers and audit
+
+    def _send_reply(self, origin: Origin, reply: _Reply) -> None:
+        place = origin.partition, origin.offset
+        if reply.entries:
+            event = AuditEvent(reply.request.record_id, tuple(reply.entries))
+            final = self._book.sending(*place)
+            self._send_audit(event, lambda _: final())
+        record = self._book.record(origin)
+        headers = record.headers if record is not None else ()
+        for outcome in reply.outcomes:
+            if isinstance(outcome.result, Signed):
+                self._metrics.signatures.labels(key_id=outcome.result.key_id).inc()
+            elif isinstance(outcome.result, Refused):
+                self._metrics.refusals.labels(code=outcome.result.code.value).inc()
+        forged = next((o.result for o in reply.outcomes if _is_forged(o)), None)
+        if record is not None and isinstance(forged, Refused):
+            self._on_poison(record, forged.code.value, forged.detail)
+        for part in _cut(reply.outcomes, len(reply.request.items)):
+            answer = MsgSigned(reply.request.record_id, reply.request.instance_id, tuple(part))
+            self._send_answer(place, reply.request.reply_to, answer, headers)
+        if reply.done:
+            self._book.answered(*place)
+
+    def _send_answer(self, place: tuple[int, int], topic: str, answer: MsgSigned, headers: Headers) -> None:
+        final = self._book.sending(*place)
+
+        def on_final(delivery: Delivery | None) -> None:
+            if delivery is None or delivery.error is not None:
+                self._metrics.answers_undeliverable.inc()
+            final()
+
+        if not is_reply_topic(self._names.prefix, topic):
+            on_final(None)
+            return
+        value = seal(self._signer, topic, codec.encode(answer))
+        self._try(_Waiting(topic, value, 0, _answer_headers(answer, headers), on_final, self._give_up_at()))
+
+    def _send_audit(self, event: AuditEvent, final: Callable[[Delivery | None], None]) -> None:
+        topic = self._names.audit
+        try:
+            value = seal(self._signer, topic, codec.encode(event))
+        except BadInput:
+            # Evidence can be as large as what it proves; the accusation must not be lost with it.
+            bare = tuple(replace(entry, evidence=()) for entry in event.entries)
+            value = seal(self._signer, topic, codec.encode(replace(event, entries=bare)))
+        self._try(_Waiting(topic, value, None, (), final, self._give_up_at()))
+
+    # --- the producer
+
+    def _try(self, item: _Waiting) -> None:
+        if self._waiting:
+            # Order: what waits goes first.
+            self._waiting.append(item)
+        elif not self._sent(item):
+            self._waiting.append(item)
+            self._loop.call_later(RETRY_S, self._retry)
+
+    def _retry(self) -> None:
+        now = self._loop.time()
+        while self._waiting:
+            item = self._waiting[0]
+            if not self._sent(item):
+                if now < item.until:
+                    self._loop.call_later(RETRY_S, self._retry)
+                    return
+                item.final(None)
+            self._waiting.popleft()
+
+    def _sent(self, item: _Waiting) -> bool:
+        """Whether it is dealt with: handed over, or hopeless. False: the producer is full."""
+
+        def on_delivery(delivery: Delivery) -> None:
+            self._count(delivery)
+            item.final(delivery)
+
+        try:
+            self._producer.send(
+                item.topic, item.value, partition=item.partition, headers=item.headers, on_delivery=on_delivery
+            )
+        except Unavailable as error:
+            if error.code == "producer-full":
+                return False
+            self._metrics.kafka_delivery_failures.labels(topic=item.topic).inc()
+            item.final(None)
+        return True
+
+    def _count(self, delivery: Delivery) -> None:
+        if delivery.error is not None:
+            self._metrics.kafka_delivery_failures.labels(topic=delivery.topic).inc()
+
+    def _give_up_at(self) -> float:
+        return self._loop.time() + GIVE_UP_S
+
+    def _schedule(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._turn)
+
+    def _turn(self) -> None:
+        self._scheduled = False
+        try:
+            self.flush()
+        except Exception as bug:  # noqa: BLE001 - what our own machines made cannot be sent: the process ends
+            self._on_bug(bug)
+
+
+def _answer_headers(answer: MsgSigned, request: Headers) -> Headers:
+    given: Mapping[str, bytes] = dict(request)
+    trace = given.get("traceparent")
+    headers: Headers = (("record-id", answer.record_id.encode()), ("instance-id", answer.instance_id.encode()))
+    return headers if trace is None or len(trace) > 128 else (*headers, ("traceparent", trace))
+
+
+def _is_forged(outcome: Outcome) -> bool:
+    # No API pod stands behind these bytes: somebody who should not can write to the request topic.
+    return isinstance(outcome.result, Refused) and outcome.result.code is RefusalCode.BAD_EDGE_SIGNATURE
+
+
+def _cut(parts: list, most: int) -> Iterable[list]:  # type: ignore[type-arg]
+    return (parts[at : at + most] for at in range(0, len(parts), most))
+
+
+def _ignore(_: Delivery | None) -> None:
+    pass

@@ -1,0 +1,96 @@
+"""Who is live is judged on our own clock, and an old beat shown again brings nobody back."""
+
+from common.ids import BootId, Epoch, Index, Instant, KeyId, Offset
+from common.wire.messages import KeyPresence, Presence, ReplicaState
+from signer_service.shell.presence import PeerWatch, SkewMeter
+
+BOOT, NEXT = BootId("boot-1"), BootId("boot-2")
+SEAT = Index(2)
+
+
+def beat(seq: int, started: int = 1000, draining: bool = False, holds: bool = True) -> Presence:
+    key = KeyPresence(KeyId("default"), Epoch(3), holds, "", 0, (), Instant(0), Instant(0), Offset(9), b"")
+    return Presence(Instant(started), seq, Instant(started + seq), ReplicaState.READY, draining, 1, (), 0, 0, 0, (key,))
+
+
+def test_a_seat_is_live_from_its_first_beat_until_it_was_silent_too_long() -> None:
+    watch = PeerWatch(1.5)
+    assert watch.changed(0.0) is None
+    watch.beat(SEAT, BOOT, beat(1), 0.0)
+    live = watch.changed(0.0)
+    assert live is not None
+    assert live[SEAT].boot_id == BOOT
+    assert live[SEAT].epochs == {"default": 3}
+    assert watch.changed(1.4) is None
+    assert watch.changed(1.6) == {}
+
+
+def test_a_beat_that_changes_nothing_is_no_news_but_keeps_the_seat_live() -> None:
+    watch = PeerWatch(1.5)
+    watch.beat(SEAT, BOOT, beat(1), 0.0)
+    watch.changed(0.0)
+    assert watch.beat(SEAT, BOOT, beat(2), 1.0)
+    assert watch.changed(1.0) is None
+    assert watch.changed(2.0) is None
+
+
+def test_draining_a_new_boot_and_a_lost_share_are_news() -> None:
+    watch = PeerWatch(1.5)
+    watch.beat(SEAT, BOOT, beat(1), 0.0)
+    watch.changed(0.0)
+    watch.beat(SEAT, BOOT, beat(2, draining=True), 0.1)
+    live = watch.changed(0.1)
+    assert live is not None
+    assert live[SEAT].draining
+    watch.beat(SEAT, NEXT, beat(1, started=2000), 0.2)
+    live = watch.changed(0.2)
+    assert live is not None
+    assert (live[SEAT].boot_id, live[SEAT].draining) == (NEXT, False)
+    watch.beat(SEAT, NEXT, beat(2, started=2000, holds=False), 0.3)
+    live = watch.changed(0.3)
+    assert live is not None
+    assert live[SEAT].epochs == {}
+
+
+def test_an_old_beat_shown_again_is_ignored() -> None:
+    watch = PeerWatch(1.5)
+    watch.beat(SEAT, BOOT, beat(5), 0.0)
+    assert not watch.beat(SEAT, BOOT, beat(5), 0.1)
+    assert not watch.beat(SEAT, BOOT, beat(4, draining=True), 0.1)
+    watch.beat(SEAT, NEXT, beat(1, started=2000), 0.2)
+    assert not watch.beat(SEAT, BOOT, beat(6), 0.3)
+    watch.changed(0.3)
+    assert watch.live()[SEAT].boot_id == NEXT
+    # A seat that fell silent is not brought back by its own last beat.
+    assert not watch.beat(SEAT, NEXT, beat(1, started=2000), 9.0)
+    assert watch.changed(9.0) == {}
+
+
+def test_a_seat_whose_clock_went_back_is_heard_again_once_its_last_life_is_overdue() -> None:
+    watch = PeerWatch(1.5)
+    watch.beat(SEAT, BOOT, beat(5, started=9000), 0.0)
+    assert not watch.beat(SEAT, NEXT, beat(1, started=100), 0.5)
+    assert watch.beat(SEAT, NEXT, beat(4, started=100), 2.0)
+
+
+def test_delay_on_the_way_is_never_taken_for_skew() -> None:
+    meter = SkewMeter()
+    for _ in range(5):
+        meter.sample(Instant(1000), 4000, Instant(9000))
+    assert meter.skew_ms == 0
+
+
+def test_a_clock_that_is_ahead_or_behind_is_measured_with_its_sign() -> None:
+    ahead, behind = SkewMeter(), SkewMeter()
+    for _ in range(5):
+        ahead.sample(Instant(5000), 4000, Instant(5010))
+        behind.sample(Instant(3000), 4000, Instant(3010))
+    assert ahead.skew_ms == 1000
+    assert behind.skew_ms == -990
+
+
+def test_one_odd_beat_says_nothing() -> None:
+    meter = SkewMeter()
+    for sent in (1000, 1000, 9000, 1000, 1000):
+        meter.sample(Instant(sent), 1000, Instant(sent + 5))
+    assert meter.skew_ms == 0
