@@ -138,7 +138,7 @@ class Pod:
         self.edge_key_id = envelope.edge_key_id(self.public)
         self.instance = BootId(dice.uuid())
 
-    def item(self, message: bytes, now: int, deadline_ms: int = 5_000, key_id: KeyId = KEY, **change: Any) -> SignItem:
+    def item(self, message: bytes, now: int, for_ms: int = 5_000, key_id: KeyId = KEY, **change: Any) -> SignItem:
         item = SignItem(
             RequestId(self.dice.uuid()),
             key_id,
@@ -146,7 +146,7 @@ class Pod:
             message,
             "anonymous",
             Instant(now),
-            Instant(now + deadline_ms),
+            Instant(now + for_ms),
         )
         return replace(item, **change)
 
@@ -275,8 +275,8 @@ class World:
         self._feed(self.up[Index(seat)], RequestArrived(asked.origin, request, raw))
         return asked
 
-    def ask_messages(self, seat: int, *messages: bytes, deadline_ms: int = 5_000) -> Asked:
-        return self.ask(seat, [self.pod.item(message, self.now, deadline_ms) for message in messages])
+    def ask_messages(self, seat: int, *messages: bytes, for_ms: int = 5_000) -> Asked:
+        return self.ask(seat, [self.pod.item(message, self.now, for_ms) for message in messages])
 
     def take_over(self) -> None:
         """The group gives the partitions of dead seats to living ones: what was not finished comes again."""

@@ -220,7 +220,7 @@ def test_p6_silence_of_all_the_others_is_refused_200_ms_before_the_deadline() ->
     world = World(3, 2)
     world.run(300)
     world.weather = Weather(drop=1.0)
-    asked = world.ask_messages(1, *messages(3), deadline_ms=2_000)
+    asked = world.ask_messages(1, *messages(3), for_ms=2_000)
     world.run_until_answered()
     assert {r.code for r in refusals(world)} == {RefusalCode.QUORUM_LOST}
     assert asked.at + 1_500 <= world.now <= asked.at + 1_800
