@@ -231,7 +231,6 @@ class Correlation:
                     step.counts[kind] += 1
                     if kind == "refused":
                         self._settle(pending, view, step)
-        self._spend(view, step)
         return step
 
     def _note_refusal(self, pending: _Pending, record_id: RecordId, seat: Index | None, refused: Refused) -> str:
@@ -255,8 +254,9 @@ class Correlation:
         blocking = view.blocking(pending.item.key_id)
         if len(unwilling) >= blocking or not view.live() - unwilling:
             self._complete(pending, _judgement(pending.refused, blocking), step)
-        else:
-            self._waiting.setdefault(pending.item.request_id, "refused")
+        elif pending.item.request_id not in self._waiting:
+            self._waiting[pending.item.request_id] = "refused"
+            self._ask_again(pending, "refused", view, step)
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -281,7 +281,8 @@ class Correlation:
                 if send.open:
                     self._follow(pending, send, live, view, step)
             self._settle(pending, view, step)
-        self._spend(view, step)
+        for request_id, reason in list(self._waiting.items()):
+            self._ask_again(self._pending[request_id], reason, view, step)
         return step
 
     def _follow(self, pending: _Pending, send: _Send, live: AbstractSet[Index], view: View, step: Step) -> None:
@@ -316,22 +317,16 @@ class Correlation:
         self._waiting.pop(pending.item.request_id, None)
         step.resend.append(Resend(pending.item, self._tried(pending, view), reason))
 
-    def _spend(self, view: View, step: Step) -> None:
-        """Queue what waits, as far as the budget goes."""
-        if not self._waiting:
+    def _ask_again(self, pending: _Pending, reason: str, view: View, step: Step) -> None:
+        """Queue a request that waits, if there is another seat to ask and the budget allows it."""
+        if not view.live() - self._tried(pending, view):
             return
-        live = view.live()
-        for request_id, reason in list(self._waiting.items()):
-            pending = self._pending[request_id]
-            if not live - self._tried(pending, view):
-                continue
-            # A seat that goes away refuses all it has: moving that is bounded, as it is for one that is silent.
-            free = reason == "suspected" or any(view.draining(seat) for seat in pending.refused)
-            if not free and self._budget < 1:
-                continue
-            if not free:
-                self._budget -= 1
-            self._queue(pending, reason, view, step)
+        # A seat that goes away refuses all it has: moving that is bounded, as it is for one that is silent.
+        if reason != "suspected" and not any(view.draining(seat) for seat in pending.refused):
+            if self._budget < 1:
+                return
+            self._budget -= 1
+        self._queue(pending, reason, view, step)
 
     # --- ends --------------------------------------------------------------------------------------------------------
 

@@ -1,14 +1,12 @@
 """What every route needs of a request: its body within a cap, its deadline, and where it came from."""
 
 import asyncio
-import secrets
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final, TypeVar, cast
 from urllib.parse import urlsplit
-from uuid import UUID
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
@@ -18,6 +16,7 @@ from common.ids import KeyId, RequestId
 from common.observability.metrics import Metrics
 from common.wire.messages import MAX_DEADLINE_MS
 from rest_api.gateway.core import Gateway
+from rest_api.gateway.outbox import new_uuid
 from rest_api.problems import Problem, invalid, invalid_prefix
 from rest_api.settings import Settings
 
@@ -68,8 +67,8 @@ def services(request: Request) -> Services:
 
 
 def new_request_id() -> RequestId:
-    """A random UUID: it must not be guessed, or an answer could be made before its question."""
-    return RequestId(str(UUID(bytes=secrets.token_bytes(16), version=4)))
+    """A new id for one item."""
+    return RequestId(new_uuid())
 
 
 def request_id(request: Request) -> RequestId:

@@ -92,6 +92,10 @@ class Pods:
             if pod.index == self._index and instance_id != self._instance_id and now - pod.heard_at < CLAIM_LASTS_S
         }
 
+    def is_rival(self, instance_id: BootId) -> bool:
+        """That live instance, which is not us, claims our N."""
+        return instance_id in self.rivals()
+
     def must_yield(self) -> bool:
         """A rival was here first (of two that began in the same millisecond, the lower instance id was)."""
         ours = (self._started_ms, self._instance_id)

@@ -9,28 +9,23 @@ import asyncio
 import contextlib
 import secrets
 import time
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, TypeAlias
-from uuid import UUID
 
 from common import ed25519
-from common.errors import BadInput, SignerFlowError, Unavailable
-from common.ids import BootId, Index, Instant, KeyId, PodIndex, RecordId, RequestId
-from common.kafka import dead_letter
-from common.kafka.port import Delivery, End, Kafka, OnLost, Record, Start, TailConsumer
+from common.errors import Unavailable
+from common.ids import BootId, Index, Instant, KeyId, PodIndex, RequestId
+from common.kafka.port import End, Kafka, OnLost, Start, TailConsumer
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.secret import Secret
 from common.wire import codec, envelope, topics
 from common.wire.messages import (
     Accepted,
-    Envelope,
     Mode,
     MsgSigned,
-    Presence,
     Refused,
     ReplicaState,
     Role,
@@ -39,10 +34,13 @@ from common.wire.messages import (
 )
 from rest_api import correlation
 from rest_api.correlation import Completed, Correlation, Step
-from rest_api.gateway import records
 from rest_api.gateway.beats import Pods
+from rest_api.gateway.inbox import Inbox, Places
 from rest_api.gateway.key_directory import KeyDirectory
-from rest_api.gateway.routing import Route, RoutingTable
+from rest_api.gateway.lines import Lines
+from rest_api.gateway.outbox import Outbox, Sender, new_uuid
+from rest_api.gateway.room import EMBEDDED_ROOM_BYTES, Room
+from rest_api.gateway.routing import RoutingTable
 
 Result: TypeAlias = Signed | Accepted | Refused | correlation.End
 
@@ -53,11 +51,6 @@ LIST_AFTER_S: Final = 1.5
 """After so long without three beats of anybody, nobody is there: the table is as good as it will be."""
 RECONNECT_S: Final = 1.0
 FLUSH_S: Final = 2.0
-EMBEDDED_ROOM_BYTES: Final = 2 * 1024 * 1024
-"""Outstanding per partition on the embedded broker, which drops what is older than its newest 5 MiB."""
-LOG_EVERY_S: Final = 10.0
-
-_log = get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +61,6 @@ class GatewayConfig:
     pending_limit: int
     suspect_after_s: float
     beat_interval_s: float
-
-
-@dataclass(slots=True)
-class _Room:
-    partition: int
-    size: int
-    items: int
 
 
 class _View:
@@ -114,9 +100,7 @@ class Gateway:
         self._config = config
         self._metrics = metrics
         self._on_fatal = on_fatal
-        self._edge_key = edge_key
-        self._edge_key_id = envelope.edge_key_id(ed25519.public_key(edge_key))
-        self.instance_id = BootId(_uuid())
+        self.instance_id = BootId(new_uuid())
         self.keys = keys
         self.routing = RoutingTable(
             topics.REQUEST_PARTITIONS, self._loop.time, secrets.randbelow, config.suspect_after_s
@@ -127,29 +111,52 @@ class Gateway:
         self._view = _View(self.routing, keys)
 
         prefix = kafka.settings.topic_prefix
-        self._prefix = prefix
         self._own_topic = topics.responses(prefix, config.index)
         self._reply_to = self._own_topic.name
-        self._request_topic = topics.requests(prefix).name
-        self._presence_topic = topics.presence(prefix).name
-        self._keys_topic = topics.keys(prefix).name
-
+        self._places = Places(
+            replies=self._reply_to,
+            presence=topics.presence(prefix).name,
+            keys=topics.keys(prefix).name,
+            prefix=prefix,
+            reader=f"rest-api-{config.index}",
+        )
         self._producer = kafka.producer()
+        self._logger = get_logger(__name__)
+        self._lines = Lines(self._logger, self._loop.time)
+        self._outbox = Outbox(
+            Sender(
+                topic=topics.requests(prefix).name,
+                reply_to=self._reply_to,
+                instance_id=self.instance_id,
+                edge_key_id=envelope.edge_key_id(ed25519.public_key(edge_key)),
+                edge_key=edge_key,
+            ),
+            self._correlation,
+            self.routing,
+            self._producer,
+            Room(EMBEDDED_ROOM_BYTES if kafka.settings.embedded else None),
+            metrics,
+            self._lines,
+            self._apply,
+        )
+        self._inbox = Inbox(
+            self._places,
+            keys,
+            self.routing,
+            self.pods,
+            self._producer,
+            metrics,
+            self._lines,
+            self._answered,
+            self._send_beat,
+        )
         self._tails: list[TailConsumer] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._futures: dict[RequestId, asyncio.Future[Result]] = {}
-        self._traces: dict[RequestId, str] = {}
-        self._fresh: list[SignItem] = []
-        self._again: list[correlation.Resend] = []
-        self._flush_is_due = False
-        self._outstanding: Counter[int] = Counter()
-        self._rooms: dict[RecordId, _Room] = {}
-        self._records_of: dict[RequestId, list[RecordId]] = {}
         self._positioned_at: float | None = None
         self._last_turn = self._loop.time()
         self._queue_wait_ms = 0
         self._rivals: frozenset[BootId] = frozenset()
-        self._logged_at: dict[str, float] = {}
         self._draining = False
         self._closed = False
 
@@ -165,7 +172,7 @@ class Gateway:
 
     def _task_ended(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
-            _log.error("a task of the gateway died", exc_info=error)
+            self._lines.error("a task of the gateway died", exc_info=error)
             self._on_fatal(f"a task of the gateway died: {type(error).__name__}")
 
     async def _connect(self) -> None:
@@ -173,11 +180,11 @@ class Gateway:
             try:
                 await self._position()
             except Unavailable as error:
-                self._say("cannot reach the topics yet", code=error.code, detail=error.detail)
+                self._lines.warn("cannot reach the topics yet", code=error.code, detail=error.detail)
                 await asyncio.sleep(RECONNECT_S)
             else:
                 self._positioned_at = self._loop.time()
-                _log.info("positioned", topic=self._reply_to, instance_id=self.instance_id)
+                self._lines.info("positioned", topic=self._reply_to, instance_id=self.instance_id)
                 self._send_beat()
                 return
 
@@ -188,12 +195,12 @@ class Gateway:
         finally:
             await admin.close()
         tails = [
-            self._kafka.tail({self._reply_to: End(), self._presence_topic: End()}, self._deliver),
+            self._kafka.tail({self._reply_to: End(), self._places.presence: End()}, self._inbox.deliver),
             self._kafka.tail(
-                {self._keys_topic: Start()},
-                self._deliver_keys,
+                {self._places.keys: Start()},
+                self._inbox.deliver_keys,
                 on_lost=OnLost.ERROR,
-                on_reset_error=lambda topic, detail: _log.error("key records are lost", topic=topic, detail=detail),
+                on_reset_error=self._inbox.lost_keys,
             ),
         ]
         try:
@@ -281,182 +288,16 @@ class Gateway:
         self._correlation.open(item, self._loop.time() + timeout_ms / 1000)
         future: asyncio.Future[Result] = self._loop.create_future()
         self._futures[request_id] = future
-        if traceparent is not None:
-            self._traces[request_id] = traceparent
-        self._fresh.append(item)
-        self._schedule_flush()
+        self._outbox.put(item, traceparent)
         return future
 
-    def _schedule_flush(self) -> None:
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
+    # --- what comes in ----------------------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        """Send what this turn collected."""
-        self._flush_is_due = False
-        fresh, self._fresh = self._fresh, []
-        for chunk in records.cut(fresh):
-            route = self.routing.route(frozenset(), self._correlation.in_flight, self._has_room)
-            if route is None:
-                self._fresh.extend(chunk)
-            else:
-                self._send(chunk, route)
-        again, self._again = self._again, []
-        groups: dict[frozenset[Index], list[correlation.Resend]] = {}
-        for resend in again:
-            groups.setdefault(resend.exclude, []).append(resend)
-        for exclude, resends in groups.items():
-            for resend in resends:
-                self._metrics.resends.labels(reason=resend.reason).inc()
-            for chunk in records.cut(resend.item for resend in resends):
-                route = self.routing.route(exclude, self._correlation.in_flight, self._has_room)
-                if route is None:
-                    for item in chunk:
-                        self._correlation.put_back(item.request_id)
-                else:
-                    self._send(chunk, route)
-
-    def _send(self, chunk: Sequence[SignItem], route: Route) -> None:
-        record_id = RecordId(_uuid())
-        items = [
-            item
-            for item in chunk
-            if self._correlation.sent(item.request_id, record_id, route.partition, route.seat, route.boot_id)
-        ]
-        if not items:
-            return
-        value = records.seal(record_id, items, self._reply_to, self.instance_id, self._edge_key_id, self._edge_key)
-        trace = next((found for item in items if (found := self._traces.get(item.request_id)) is not None), None)
-        try:
-            self._producer.send(
-                self._request_topic,
-                value,
-                key=record_id.encode(),
-                partition=route.partition,
-                headers=records.headers(record_id, items, self._reply_to, self.instance_id, trace),
-                on_delivery=self._delivered,
-            )
-        except SignerFlowError as error:
-            self._say("a request could not be sent", code=error.code, detail=error.detail)
-            for item in items:
-                self._apply(self._correlation.unsent(item.request_id, record_id))
-            return
-        self._metrics.record_items.observe(len(items))
-        if self._kafka.settings.embedded:
-            self._take_room(record_id, route.partition, len(value), items)
-
-    def _delivered(self, delivery: Delivery) -> None:
-        if delivery.error is not None:
-            # "Unknown", never "not written": the deadline ends the request if no answer comes.
-            self._metrics.kafka_delivery_failures.labels(topic=delivery.topic).inc()
-            self._say("a record was not confirmed", topic=delivery.topic, detail=delivery.error)
-
-    # --- room on the embedded broker ---------------------------------------------------------------------------------
-
-    def _has_room(self, partition: int) -> bool:
-        return self._outstanding[partition] < EMBEDDED_ROOM_BYTES
-
-    def _take_room(self, record_id: RecordId, partition: int, size: int, items: Sequence[SignItem]) -> None:
-        self._outstanding[partition] += size
-        self._rooms[record_id] = _Room(partition, size, len(items))
-        for item in items:
-            self._records_of.setdefault(item.request_id, []).append(record_id)
-
-    def _give_room(self, request_id: RequestId) -> None:
-        for record_id in self._records_of.pop(request_id, ()):
-            room = self._rooms[record_id]
-            room.items -= 1
-            if room.items == 0:
-                self._outstanding[room.partition] -= room.size
-                del self._rooms[record_id]
-
-    # --- what comes in -----------------------------------------------------------------------------------------------
-
-    def _deliver(self, batch: Sequence[Record]) -> None:
-        for record in batch:
-            if record.topic == self._reply_to:
-                self._take_answer(record)
-            else:
-                self._take_beat(record)
-
-    def _take_answer(self, record: Record) -> None:
-        try:
-            seat, payload = self._open_answer(record)
-            answer = codec.decode(payload, MsgSigned)
-        except BadInput as bad:
-            self._metrics.answers.labels(kind="invalid").inc()
-            self._bury(record, bad)
-            return
-        if seat is None:
-            answer = self._without_claims(answer)
+    def _answered(self, answer: MsgSigned, seat: Index | None) -> None:
         step = self._correlation.answered(answer, seat, self._view)
         if seat is not None and step.counts["refused"]:
             self.routing.refused(seat, step.counts["refused"])
         self._apply(step)
-
-    def _open_answer(self, record: Record) -> tuple[Index | None, bytes]:
-        """The committee seat that vouches for the answer, or None, and what it says."""
-        try:
-            opened = envelope.open_envelope(record.value, self._reply_to, self.keys.keys_of)
-        except BadInput as bad:
-            # A signature that verifies is right whoever brings it, so what is inside is looked at all the same.
-            unsealed = codec.decode(record.value, Envelope)
-            self._say("an answer in an envelope that is nobody's", code=bad.code, offset=record.offset)
-            return None, unsealed.payload
-        return (Index(opened.index) if opened.role is Role.SIGNER else None), opened.payload
-
-    def _without_claims(self, answer: MsgSigned) -> MsgSigned:
-        """A stranger's word about epoch and signers is worth nothing, even beside a true signature."""
-
-        def plain(signed: Signed) -> Signed:
-            known = self.keys.believed(signed.key_id)
-            return signed if known is None else replace(signed, epoch=known.epoch, signers=())
-
-        outcomes = (
-            replace(outcome, result=plain(outcome.result)) if isinstance(outcome.result, Signed) else outcome
-            for outcome in answer.outcomes
-        )
-        return replace(answer, outcomes=tuple(outcomes))
-
-    def _take_beat(self, record: Record) -> None:
-        try:
-            opened = envelope.open_envelope(record.value, self._presence_topic, self.keys.keys_of)
-            beat = codec.decode(opened.payload, Presence)
-        except BadInput as bad:
-            self._refuse_quietly(record, bad)
-            return
-        if opened.role is Role.SIGNER:
-            self.routing.heard(Index(opened.index), opened.boot_id, beat, record.offset)
-        else:
-            self.pods.heard(PodIndex(opened.index), opened.boot_id, beat)
-
-    def _deliver_keys(self, batch: Sequence[Record]) -> None:
-        for record in batch:
-            if not record.value:
-                continue
-            before = self.keys.seats()
-            try:
-                news = self.keys.take(record.value)
-            except BadInput as bad:
-                self._refuse_quietly(record, bad)
-                continue
-            if self.keys.seats() != before:
-                self.routing.retain(self.keys.seats())
-            if news:
-                _log.info("a key record is believed", **{r.key_id: r.epoch for r in self.keys.all()})
-
-    def _refuse_quietly(self, record: Record, bad: BadInput) -> None:
-        """A record that everybody reads: the signers keep the dead letter, once, not each pod again."""
-        self._metrics.dead_letters.labels(topic=record.topic, reason=bad.code).inc()
-        self._say("a record is not believed", topic=record.topic, offset=record.offset, code=bad.code)
-
-    def _bury(self, record: Record, bad: BadInput) -> None:
-        self._metrics.dead_letters.labels(topic=record.topic, reason=bad.code).inc()
-        self._say("an answer that cannot be read", topic=record.topic, offset=record.offset, code=bad.code)
-        with contextlib.suppress(Unavailable):  # then the count and the line are all that is kept of it
-            found_by = f"rest-api-{self._config.index}"
-            dead_letter.send(self._producer, self._prefix, record, bad.code, bad.detail, found_by)
 
     def _apply(self, step: Step) -> None:
         for kind, count in step.counts.items():
@@ -464,13 +305,11 @@ class Gateway:
         for completed in step.completed:
             self._finish(completed)
         if step.resend:
-            self._again.extend(step.resend)
-            self._schedule_flush()
+            self._outbox.put_again(step.resend)
 
     def _finish(self, completed: Completed) -> None:
         request_id, result = completed.item.request_id, completed.result
-        self._traces.pop(request_id, None)
-        self._give_room(request_id)
+        self._outbox.forget(request_id)
         if isinstance(result, Refused):
             self._metrics.refusals.labels(code=result.code.value).inc()
         elif isinstance(result, correlation.End):
@@ -496,8 +335,7 @@ class Gateway:
             turn += 1
             if turn % TICKS_PER_SCAN == 0:
                 self._scan()
-            if self._fresh:
-                self._schedule_flush()
+            self._outbox.retry()
 
     def _scan(self) -> None:
         self.routing.decay()
@@ -506,7 +344,7 @@ class Gateway:
         self._queue_wait_ms = self.routing.queue_wait_ms()
         rivals = frozenset(self.pods.rivals())
         if rivals - self._rivals:
-            _log.warning(
+            self._logger.warning(
                 "another live pod has this pod's index: answers would go to either",
                 index=self._config.index,
                 instance_id=self.instance_id,
@@ -514,7 +352,7 @@ class Gateway:
                 ready=not self.pods.must_yield(),
             )
         elif self._rivals and not rivals:
-            _log.info("this pod's index is its own again", index=self._config.index)
+            self._lines.info("this pod's index is its own again", index=self._config.index)
         self._rivals = rivals
 
     async def _beat_for_ever(self) -> None:
@@ -527,9 +365,9 @@ class Gateway:
             return
         state = ReplicaState.DRAINING if self._draining else ReplicaState.READY
         beat = self.pods.beat(state, self._draining, len(self._correlation), Instant(time.time_ns() // 1_000_000))
-        sealed = envelope.seal(self._sealer, self._presence_topic, codec.encode(beat))
+        sealed = envelope.seal(self._sealer, self._places.presence, codec.encode(beat))
         with contextlib.suppress(Unavailable):  # the next one is due soon
-            self._producer.send(self._presence_topic, sealed)
+            self._producer.send(self._places.presence, sealed)
 
     # --- how we are --------------------------------------------------------------------------------------------------
 
@@ -573,14 +411,3 @@ class Gateway:
             self._metrics.presence_age.labels(role="signer", seat=seat).set(self.routing.silence_ms(seat) / 1000)
         for record in self.keys.all():
             self._metrics.key_epoch.labels(key_id=record.key_id).set(record.epoch)
-
-    def _say(self, event: str, **fields: str | int) -> None:
-        """A line that a stranger, or an outage, could cause by the thousand: one in ten seconds of each kind."""
-        now = self._loop.time()
-        if now - self._logged_at.get(event, -LOG_EVERY_S) >= LOG_EVERY_S:
-            self._logged_at[event] = now
-            _log.warning(event, **fields)
-
-
-def _uuid() -> str:
-    return str(UUID(bytes=secrets.token_bytes(16), version=4))

@@ -1,0 +1,163 @@
+"""What goes out: the requests of one turn of the loop together, as one signed record per chosen replica."""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from uuid import UUID
+
+from common.errors import SignerFlowError
+from common.ids import BootId, EdgeKeyId, Index, RecordId, RequestId
+from common.kafka.port import Delivery, Producer
+from common.observability.metrics import Metrics
+from common.secret import Secret
+from common.wire.messages import SignItem
+from rest_api.correlation import Correlation, Resend, Step
+from rest_api.gateway import records
+from rest_api.gateway.lines import Lines
+from rest_api.gateway.room import Room
+from rest_api.gateway.routing import Route, RoutingTable
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """Who asks, where to, and where the answer goes."""
+
+    topic: str
+    reply_to: str
+    instance_id: BootId
+    edge_key_id: EdgeKeyId
+    edge_key: Secret[bytes]
+
+
+class Outbox:
+    """Gathers with ``put`` and ``put_again``; sends at the end of the turn. On the event loop only.
+
+    Args:
+        sender: Goes into each record.
+        correlation: Told of each send before it happens: no answer can be too early.
+        routing: Says where to.
+        producer: Sends.
+        room: How much a partition may hold.
+        metrics: Where things are counted.
+        lines: Where things are said.
+        apply: Takes what correlation decides when a record could not be sent.
+    """
+
+    def __init__(
+        self,
+        sender: Sender,
+        correlation: Correlation,
+        routing: RoutingTable,
+        producer: Producer,
+        room: Room,
+        metrics: Metrics,
+        lines: Lines,
+        apply: Callable[[Step], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._sender = sender
+        self._correlation = correlation
+        self._routing = routing
+        self._producer = producer
+        self._room = room
+        self._metrics = metrics
+        self._lines = lines
+        self._apply = apply
+        self._fresh: list[SignItem] = []
+        self._again: list[Resend] = []
+        self._traces: dict[RequestId, str] = {}
+        self._flush_is_due = False
+
+    def put(self, item: SignItem, traceparent: str | None) -> None:
+        """A new request."""
+        self._fresh.append(item)
+        if traceparent is not None:
+            self._traces[item.request_id] = traceparent
+        self._schedule()
+
+    def put_again(self, resends: Iterable[Resend]) -> None:
+        """Requests that another seat must be asked for."""
+        self._again.extend(resends)
+        self._schedule()
+
+    def retry(self) -> None:
+        """Try again what found no room. To be called now and then."""
+        if self._fresh:
+            self._schedule()
+
+    def forget(self, request_id: RequestId) -> None:
+        """The request has ended."""
+        self._traces.pop(request_id, None)
+        self._room.give(request_id)
+
+    def _schedule(self) -> None:
+        if not self._flush_is_due:
+            self._flush_is_due = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_is_due = False
+        fresh, self._fresh = self._fresh, []
+        for chunk in records.cut(fresh):
+            route = self._route(frozenset())
+            if route is None:
+                self._fresh.extend(chunk)
+            else:
+                self._send(chunk, route)
+        again, self._again = self._again, []
+        groups: dict[frozenset[Index], list[Resend]] = {}
+        for resend in again:
+            self._metrics.resends.labels(reason=resend.reason).inc()
+            groups.setdefault(resend.exclude, []).append(resend)
+        for exclude, resends in groups.items():
+            for chunk in records.cut(resend.item for resend in resends):
+                route = self._route(exclude)
+                if route is None:
+                    for item in chunk:
+                        self._correlation.put_back(item.request_id)
+                else:
+                    self._send(chunk, route)
+
+    def _route(self, exclude: frozenset[Index]) -> Route | None:
+        return self._routing.route(exclude, self._correlation.in_flight, self._room.has)
+
+    def _send(self, chunk: Sequence[SignItem], route: Route) -> None:
+        sender = self._sender
+        record_id = RecordId(new_uuid())
+        items = [
+            item
+            for item in chunk
+            if self._correlation.sent(item.request_id, record_id, route.partition, route.seat, route.boot_id)
+        ]
+        if not items:
+            return
+        value = records.seal(record_id, items, sender.reply_to, sender.instance_id, sender.edge_key_id, sender.edge_key)
+        trace = next((found for item in items if (found := self._traces.get(item.request_id)) is not None), None)
+        try:
+            self._producer.send(
+                sender.topic,
+                value,
+                key=record_id.encode(),
+                partition=route.partition,
+                headers=records.headers(record_id, items, sender.reply_to, sender.instance_id, trace),
+                on_delivery=self._delivered,
+            )
+        except SignerFlowError as error:
+            self._lines.warn("a request could not be sent", code=error.code, detail=error.detail)
+            for item in items:
+                self._apply(self._correlation.unsent(item.request_id, record_id))
+            return
+        self._metrics.record_items.observe(len(items))
+        self._room.take(record_id, route.partition, len(value), (item.request_id for item in items))
+
+    def _delivered(self, delivery: Delivery) -> None:
+        if delivery.error is not None:
+            # "Unknown", never "not written": the deadline ends the request if no answer comes.
+            self._metrics.kafka_delivery_failures.labels(topic=delivery.topic).inc()
+            self._lines.warn("a record was not confirmed", topic=delivery.topic, detail=delivery.error)
+
+
+def new_uuid() -> str:
+    """A random UUID. Not guessable, or an answer could be made before its question."""
+    return str(UUID(bytes=secrets.token_bytes(16), version=4))

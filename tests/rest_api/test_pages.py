@@ -1,0 +1,241 @@
+"""The page that needs no JavaScript, the API's own pages, and what is said of keys and of the cluster."""
+
+import base64
+import hashlib
+import html
+import re
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
+
+from common import ed25519
+from common.ids import Index
+from common.wire.messages import RefusalCode
+from rest_api import models
+from tests.brokers import until
+from tests.rest_api.test_sign import KIB64, a_problem
+from tests.rest_api.world import Pod, World, running_pod
+
+pytestmark = pytest.mark.anyio
+
+PLAIN = {"Accept": "text/plain"}
+
+
+def line_of(page: str) -> str:
+    found = re.search(r"<output[^>]*>(.*?)</output>", page, re.DOTALL)
+    assert found is not None, page
+    return html.unescape(found.group(1))
+
+
+async def test_the_form_signs_without_javascript(pod: Pod, shared_world: World) -> None:
+    page = await pod.http.get("/sign")
+    assert page.status_code == 200
+    assert '<form method="post" action="/sign"' in page.text
+    assert "<script" not in page.text
+    answer = await pod.http.post("/sign", data={"text": "<b>grüße</b> & 'so'"})
+    assert answer.status_code == 200
+    line = line_of(answer.text)
+    assert line.startswith("ok: ")
+    message = "<b>grüße</b> & 'so'".encode()
+    assert ed25519.verify(shared_world.trust.group_pub, message, base64.b64decode(line.removeprefix("ok: ")))
+    # Shown again, as text.
+    assert "<b>grüße</b>" not in answer.text
+    assert "&lt;b&gt;grüße&lt;/b&gt;" in answer.text
+
+
+async def test_for_plain_text_there_is_that_one_line_alone(pod: Pod, shared_world: World) -> None:
+    answer = await pod.http.post("/sign", data={"text": "a"}, headers=PLAIN)
+    assert answer.headers["content-type"].startswith("text/plain")
+    assert re.fullmatch(r"ok: [A-Za-z0-9+/]{86}==\n", answer.text)
+    shared_world.committee.all_do(lambda asked: asked.seat.refuse(asked, RefusalCode.QUORUM_LOST, retryable=True))
+    answer = await pod.http.post("/sign", data={"text": "a"}, headers=PLAIN)
+    assert answer.status_code == 503
+    assert "retry-after" in answer.headers
+    assert re.fullmatch(r"err: [^\n]+\n", answer.text)
+
+
+async def test_either_encoding_of_forms_and_an_empty_text_sign(pod: Pod) -> None:
+    answer = await pod.http.post("/sign", files={"text": (None, "multipart\r\nlines")}, headers=PLAIN)
+    assert answer.text.startswith("ok: ")
+    assert (await pod.http.post("/sign", data={"text": ""}, headers=PLAIN)).text.startswith("ok: ")
+    assert (await pod.http.post("/sign", data={"text": "x" * KIB64}, headers=PLAIN)).text.startswith("ok: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "status"),
+    [
+        (b"text=a&text=b", "application/x-www-form-urlencoded", 422),
+        (b"other=a", "application/x-www-form-urlencoded", 422),
+        (b"", "application/x-www-form-urlencoded", 422),
+        (b"text=%ff", "application/x-www-form-urlencoded", 400),
+        (b"text=\xff", "application/x-www-form-urlencoded", 400),
+        (b"&".join(b"f%d=1" % n for n in range(50)), "application/x-www-form-urlencoded", 400),
+        (b"text=" + b"x" * (KIB64 + 1), "application/x-www-form-urlencoded", 413),
+        (b"text=" + b"x" * 600_000, "application/x-www-form-urlencoded", 413),
+        (b"no parts", "multipart/form-data; boundary=b", 400),
+        (b"--b\r\nrubbish", "multipart/form-data; boundary=b", 422),
+        (b"x", "multipart/form-data", 400),
+        (
+            b'--b\r\nContent-Disposition: form-data; name="text"; filename="f"\r\n\r\nfile\r\n--b--\r\n',
+            "multipart/form-data; boundary=b",
+            400,
+        ),
+        (b'{"text": "a"}', "application/json", 415),
+        (b"text=signer-flow%2Finternal%2Fv1%00x", "application/x-www-form-urlencoded", 422),
+    ],
+)
+async def test_a_bad_form_says_err_with_the_status_of_the_api(pod: Pod, content: bytes, kind: str, status: int) -> None:
+    answer = await pod.http.post("/sign", content=content, headers={"Content-Type": kind, **PLAIN})
+    assert (answer.status_code, answer.text[:5]) == (status, "err: "), answer.text
+    page = await pod.http.post("/sign", content=content, headers={"Content-Type": kind})
+    assert page.status_code == status
+    assert line_of(page.text).startswith("err: ")
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site", "Origin": "http://127.0.0.1"},
+    ],
+)
+async def test_a_form_on_a_page_of_another_site_is_refused(
+    pod: Pod, shared_world: World, headers: dict[str, str]
+) -> None:
+    answer = await pod.http.post("/sign", data={"text": "a"}, headers={**headers, **PLAIN})
+    assert answer.status_code == 403
+    assert shared_world.committee.asked_items() == []
+
+
+async def test_our_own_form_and_a_program_are_not(pod: Pod) -> None:
+    for headers in ({}, {"Origin": pod.url}, {"Sec-Fetch-Site": "same-origin", "Origin": "null"}):
+        answer = await pod.http.post("/sign", data={"text": "a"}, headers={**headers, **PLAIN})
+        assert answer.status_code == 200, headers
+
+
+async def test_the_page_may_load_nothing_foreign_and_run_nothing(pod: Pod) -> None:
+    for path in ("/sign", "/docs"):
+        page = await pod.http.get(path)
+        policy = page.headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "script-src" not in policy
+        assert "unsafe" not in policy
+        assert page.headers["x-content-type-options"] == "nosniff"
+        for address in re.findall(r'(?:href|src)="([^"]+)"', page.text):
+            assert address.startswith(("/", "data:,")), address
+    css = await pod.http.get("/static/page.css")
+    assert css.headers["content-type"].startswith("text/css")
+    a_problem(await pod.http.get("/static/../sign.html"), 404, "not-found")
+    a_problem(await pod.http.get("/static/base.html"), 404, "not-found")
+
+
+async def test_a_key_is_shown_in_forms_that_other_tools_read(pod: Pod, shared_world: World) -> None:
+    raw = shared_world.trust.group_pub
+    key = (await pod.http.get("/v1/keys/default")).json()
+    models.KeyInfo.model_validate(key)
+    loaded = load_pem_public_key(key["public_key_pem"].encode())
+    assert isinstance(loaded, Ed25519PublicKey)
+    assert loaded.public_bytes(Encoding.Raw, PublicFormat.Raw) == raw
+    assert base64.b64decode(key["public_key"]) == raw
+    digest = base64.b64encode(hashlib.sha256(raw).digest()).decode().rstrip("=")
+    assert key["fingerprint"] == f"SHA256:{digest}"
+    assert base64.urlsafe_b64decode(key["jwk"]["x"] + "=") == raw
+    assert (key["jwk"]["kty"], key["jwk"]["crv"], key["jwk"]["alg"]) == ("OKP", "Ed25519", "Ed25519")
+    assert (key["epoch"], key["threshold"], key["signers"]) == (1, 2, 3)
+    assert key["last_refresh"] == "2023-11-14T22:13:20.000Z"
+    assert key["next_refresh"] is None
+    assert (await pod.http.get("/v1/keys")).json() == {"keys": [key]}
+    jwks = (await pod.http.get("/.well-known/jwks.json")).json()
+    models.JwkSet.model_validate(jwks)
+    assert jwks["keys"] == [key["jwk"]]
+    a_problem(await pod.http.get("/v1/keys/none"), 404, "unknown-key")
+    a_problem(await pod.http.post("/v1/keys/default/refresh"), 501, "refresh-unavailable")
+    a_problem(await pod.http.post("/v1/keys/none/refresh"), 404, "unknown-key")
+
+
+async def test_the_cluster_is_shown_as_it_is_heard(own_world: World) -> None:
+    async with running_pod(own_world.settings()) as pod:
+        await until(lambda: len(pod.gateway.routing.seats) == 3 and pod.gateway.pods.pods, "beats", 5)
+        seen = (await pod.http.get("/v1/cluster")).json()
+        models.ClusterResponse.model_validate(seen)
+        assert [(key["key_id"], key["epoch"], key["quorum_margin"]) for key in seen["keys"]] == [
+            ("default", 1, 1),
+            ("late", 0, -2),
+        ]
+        assert [each["index"] for each in seen["replicas"]] == [1, 2, 3]
+        assert seen["replicas"][0]["partitions"] == [0, 3, 6, 9]
+        assert seen["replicas"][0]["epochs"] == {"default": 1}
+        assert seen["apis"][0]["instance_id"] == pod.gateway.instance_id
+        own_world.committee.seats[Index(3)].beating = False
+        await until(lambda: not pod.gateway.routing.fresh(Index(3)), "the silence is heard", 5)
+        seen = (await pod.http.get("/v1/cluster")).json()
+        assert seen["keys"][0]["quorum_margin"] == 0
+        assert seen["replicas"][2]["state"] == "silent"
+        assert seen["replicas"][2]["last_seen_ms"] >= 1500
+
+
+async def test_the_admin_port_has_health_and_figures(pod: Pod) -> None:
+    await pod.http.post("/v1/sign", json={"text": "a"})
+    await pod.http.get("/invented/by/a/stranger")
+    assert (await pod.http.get(pod.admin_url + "/healthz")).status_code == 200
+    assert (await pod.http.get(pod.admin_url + "/readyz")).json()["status"] == "ok"
+    figures = (await pod.http.get(pod.admin_url + "/metrics")).text
+    assert 'signer_flow_http_requests_total{method="POST",route="/v1/sign",status="200"}' in figures
+    assert "stranger" not in figures
+    assert 'signer_flow_answers_total{kind="signed"}' in figures
+    assert 'signer_flow_presence_age_seconds{role="signer",seat="1"}' in figures
+
+
+async def test_the_openapi_document_is_3_1_and_each_of_its_examples_runs(pod: Pod) -> None:
+    document = (await pod.http.get("/openapi.json")).json()
+    assert document["openapi"].startswith("3.1")
+    ran = 0
+    for path, methods in document["paths"].items():
+        body = methods.get("post", {}).get("requestBody")
+        if body is None:
+            continue
+        model = body["content"]["application/json"]["schema"]["$ref"].rsplit("/", 1)[1]
+        for example in document["components"]["schemas"][model]["examples"]:
+            answer = await pod.http.post(path, json=example)
+            assert answer.status_code == 200, (path, example, answer.text)
+            shown = methods["post"]["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+            getattr(models, shown.rsplit("/", 1)[1]).model_validate(answer.json())
+            if path == "/v1/verify":
+                assert answer.json() == {"valid": True}
+            ran += 1
+    assert ran >= 4
+    assert every_reference_resolves(document)
+    page = await pod.http.get("/docs")
+    assert page.status_code == 200
+    assert f"curl {pod.url}/v1/sign " in html.unescape(page.text)
+
+
+def every_reference_resolves(document: dict[str, Any]) -> bool:
+    def walk(node: Any) -> None:
+        if isinstance(node, dict):
+            reference = node.get("$ref")
+            if isinstance(reference, str):
+                assert reference.rsplit("/", 1)[1] in document["components"]["schemas"], reference
+            for value in node.values():
+                walk(value)
+        elif isinstance(node, list):
+            for value in node:
+                walk(value)
+
+    walk(document)
+    return True
+
+
+async def test_every_problem_that_can_be_is_a_valid_document() -> None:
+    from rest_api import problems
+
+    for code in problems.TABLE:
+        body = problems.Problem(code, "detail", [("field", "wrong")]).body("id")
+        models.ProblemBody.model_validate(body)
+    assert set(problems.OF_REFUSAL) == set(RefusalCode)
+    assert set(problems.OF_REFUSAL.values()) <= set(problems.TABLE)
