@@ -25,14 +25,12 @@ from common.wire.messages import (
     Envelope,
     Mode,
     MsgToSign,
-    NonceBatch,
     NonceRequest,
     NonceScope,
     Outcome,
     PeerMessage,
     Refused,
     Role,
-    SignatureShares,
     Signed,
     SignItem,
     SignPackage,
@@ -40,6 +38,7 @@ from common.wire.messages import (
 from signer_service.frost.group import ORDER, Scalar, base_mul
 from signer_service.frost.keys import KeyPackage, PublicKeyPackage
 from signer_service.frost.sharing import random_polynomial, split
+from signer_service.frost.signing import sign_share
 from signer_service.protocol import collect, coordinator, participant
 from signer_service.protocol.coordinator import CoordinatorState
 from signer_service.protocol.machine import (
@@ -64,7 +63,6 @@ from signer_service.protocol.wire import Wire
 
 KEY: Final = KeyId("default")
 START: Final = 1_700_000_000_000
-_PEER_RECORDS: Final = (NonceRequest, NonceBatch, SignPackage, SignatureShares)
 
 
 def open_peer_record(raw: bytes, identity_keys: Mapping[Index, bytes]) -> tuple[Sender, PeerMessage]:
@@ -74,7 +72,7 @@ def open_peer_record(raw: bytes, identity_keys: Mapping[Index, bytes]) -> tuple[
         topic,
         lambda role, index: [identity_keys[Index(index)]] if role is Role.SIGNER and index in identity_keys else [],
     )
-    return Sender(Index(opened.index), opened.boot_id), codec.decode(opened.payload, *_PEER_RECORDS)
+    return Sender(Index(opened.index), opened.boot_id), codec.decode_peer(opened.payload)
 
 
 WIRE: Final = Wire(
@@ -371,7 +369,7 @@ class World:
         process = self.up[seat]
         try:
             opened = envelope.open_envelope(raw, peer_topic(seat), self._keys_of)
-            message = codec.decode(opened.payload, *_PEER_RECORDS)
+            message = codec.decode_peer(opened.payload)
         except BadInput:
             self.refused_envelopes += 1
             return
@@ -452,12 +450,11 @@ class NonceLog:
 def watch_nonces(monkeypatch: pytest.MonkeyPatch) -> NonceLog:
     """Record every signature share that any seat computes."""
     log = NonceLog()
-    real = participant.sign_share
 
     def watched(key: Any, nonces: Any, commitments: Any, message: bytes, context: Any = None) -> Any:
         listed = tuple(c.to_bytes() for c in commitments.values())
         log.uses.append((nonces.commitment.to_bytes(), message, listed))
-        return real(key, nonces, commitments, message, context)
+        return sign_share(key, nonces, commitments, message, context)
 
     monkeypatch.setattr(participant, "sign_share", watched)
     monkeypatch.setattr(collect, "sign_share", watched)

@@ -1,6 +1,7 @@
 """Secret nonces: once, for one coordinator's one start, in memory only (RFC 9591, section 7)."""
 
 import pickle
+from itertools import pairwise
 
 import pytest
 
@@ -137,7 +138,7 @@ def test_demand_is_asked_for_at_once_up_to_p() -> None:
 def test_a_seat_that_does_not_answer_is_asked_ever_more_seldom() -> None:
     pool = CommitmentPool(SCOPE, Index(2), SECOND)
     asked = [now for now in range(0, 20_000, 50) if pool.to_ask(Instant(now), 0)]
-    gaps = [b - a for a, b in zip(asked, asked[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(asked)]
     assert gaps[:7] == [250, 500, 1_000, 2_000, 4_000, 4_000, 4_000]
 
 

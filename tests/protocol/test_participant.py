@@ -248,7 +248,8 @@ def test_p2_one_nonce_twice_in_one_package_gets_one_share() -> None:
 def test_p2_a_refused_package_costs_the_nonce_too() -> None:
     scene = Scene()
     grant = scene.nonces()
-    assert scene.reason(scene.group(scene.raw(scene.item(RESERVED_PREFIX)), scene.session(grant)))
+    refused = scene.reason(scene.group(scene.raw(scene.item(RESERVED_PREFIX)), scene.session(grant)))
+    assert refused is DeclineReason.BAD_REQUEST
     assert scene.reason(scene.group(scene.raw(), scene.session(grant))) is DeclineReason.NO_NONCE
 
 

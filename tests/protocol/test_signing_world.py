@@ -16,7 +16,6 @@ from common.wire.messages import (
     Refused,
     Share,
     SignatureShares,
-    Signed,
     SignPackage,
 )
 from signer_service.frost.group import ORDER
@@ -123,7 +122,7 @@ def test_the_audit_record_is_sent_before_the_answer_and_names_what_was_signed() 
         order.extend(send for send in sends if isinstance(send, ToAudit | Answer))
         world_do(process, sends)  # type: ignore[arg-type]
 
-    world._do = watched  # type: ignore[method-assign, assignment]
+    world._do = watched  # type: ignore[method-assign]
     world.ask_messages(1, b"one", b"two")
     world.run_until_answered()
     assert [type(send) for send in order] == [ToAudit, Answer]
@@ -335,7 +334,7 @@ def test_a_slow_seat_is_used_less_than_a_fast_one() -> None:
         world.weather = Weather(delay_ms=(60, 60)) if 2 in (send.seat, process.seat) else Weather()  # type: ignore[attr-defined]
         transmit(process, send)  # type: ignore[arg-type]
 
-    world._transmit = slow_seat_2  # type: ignore[method-assign, assignment]
+    world._transmit = slow_seat_2  # type: ignore[method-assign]
     for k in range(20):
         world.ask_messages(1, *messages(2, str(k)))
         world.run(150)
