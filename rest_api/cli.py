@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 from typing import Annotated, NoReturn
 
-import click
 import typer
+from typer.exceptions import TyperException
 
 from common import ed25519
 from common.errors import BadInput, Unavailable
@@ -153,13 +153,11 @@ def main() -> None:
     """Entry point: run a command, and turn every expected error into one line and its exit code."""
     try:
         code = app(standalone_mode=False)
-    except click.UsageError as error:
-        error.show()
-        sys.exit(USAGE)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(USAGE)
-    except (click.Abort, KeyboardInterrupt):
+    except TyperException as error:
+        if not (line := error.format_message()):  # no command given: the help has been printed
+            sys.exit(USAGE)
+        _fail(USAGE, f"{line} (see --help)")
+    except (typer.Abort, KeyboardInterrupt):
         _fail(INTERRUPTED, "interrupted")
     except client.WrongAnswer as error:
         _fail(INVALID, str(error))

@@ -73,7 +73,7 @@ class RealAdmin:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, work)
         except KafkaException as error:
-            raise _as_ours(error.args[0]) from error
+            raise _as_ours(error.args[0], self._settings.bootstrap) from error
 
     # The admin thread.
 
@@ -171,5 +171,7 @@ def _text(error: KafkaError) -> str:
     return f"{error.name()}: {error.str()}"
 
 
-def _as_ours(error: KafkaError) -> Unavailable:
-    return Unavailable("not-authorized" if error.code() in _DENIED else "broker-unreachable", _text(error))
+def _as_ours(error: KafkaError, bootstrap: str) -> Unavailable:
+    if error.code() in _DENIED:
+        return Unavailable("not-authorized", f"the broker does not allow it ({_text(error)})")
+    return Unavailable("broker-unreachable", f"no broker answers at {bootstrap} ({_text(error)})")

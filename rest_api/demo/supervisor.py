@@ -172,7 +172,7 @@ async def _place(plan: Plan) -> AsyncIterator[Place]:
             try:
                 await admin.ensure(specs)
             except Unavailable as error:
-                raise DemoError(f"--kafka {plan.kafka}: {error.detail}") from None
+                raise DemoError(f"--kafka: {error.detail}; `make kafka` starts one") from None
             if prefix:
                 stack.push_async_callback(admin.delete, [spec.name for spec in specs])
             yield Place(keys, state, plan.kafka, prefix, embedded=False)

@@ -15,7 +15,6 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from common.kafka.port import KafkaSettings
 from tests.system.running_demo import STOP_WITHIN_S, RunningDemo, running_demo, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
@@ -23,9 +22,8 @@ WYCHEPROOF = Path(__file__).parent.parent / "vectors" / "wycheproof-ed25519.json
 
 
 @pytest.fixture(scope="module")
-def demo(kafka_cluster: KafkaSettings) -> Iterator[RunningDemo]:
-    broker = () if kafka_cluster.embedded else ("--kafka", kafka_cluster.bootstrap)
-    with running_demo(*broker) as running:
+def demo(on_broker: tuple[str, ...]) -> Iterator[RunningDemo]:
+    with running_demo(*on_broker) as running:
         running.wait_ready()
         yield running
 
@@ -128,9 +126,8 @@ def test_p6_kill_9_of_each_signer_in_turn_fails_no_request(demo: RunningDemo) ->
     assert len(taken) > 30
 
 
-def test_sigterm_ends_everything_in_five_seconds_and_leaves_nothing(kafka_cluster: KafkaSettings) -> None:
-    broker = () if kafka_cluster.embedded else ("--kafka", kafka_cluster.bootstrap)
-    with running_demo(*broker) as running:
+def test_sigterm_ends_everything_in_five_seconds_and_leaves_nothing(on_broker: tuple[str, ...]) -> None:
+    with running_demo(*on_broker) as running:
         running.wait_ready()
         children = running.children()
         assert set(children) == {"signer 1", "signer 2", "signer 3", "api 0", "api 1"}
