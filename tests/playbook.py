@@ -7,11 +7,11 @@ from hashlib import shake_256
 from itertools import combinations
 
 from common import ed25519, trust
-from common.ids import BootId, Index, KeyId
+from common.ids import BootId, Index, Instant, KeyId, RecordId, RequestId
 from common.secret import Secret
 from common.wire import codec
-from common.wire.envelope import Signer, seal, sign_roster
-from common.wire.messages import CeremonyRecord, Envelope, MsgToSign, Role, Roster, RosterKey, Seat
+from common.wire.envelope import Signer, edge_key_id, seal, sign_request, sign_roster
+from common.wire.messages import CeremonyRecord, Envelope, Mode, MsgToSign, Role, Roster, RosterKey, Seat, SignItem
 from signer_service.frost.keys import KeyPackage, PublicKeyPackage
 from signer_service.protocol.ceremony_state import CeremonyTiming
 from signer_service.protocol.log_state import LogState
@@ -81,6 +81,7 @@ class House:
         version: int = 1,
         keys: Iterable[str] = (KEY,),
         names: Mapping[int, str] | None = None,
+        pins: Mapping[str, bytes] | None = None,
         **changes: object,
     ) -> bytes:
         """A signed roster. ``names`` gives seats another identity than their usual one."""
@@ -90,7 +91,7 @@ class House:
             protocol_version=1,
             log_generation=1,
             seats=tuple(Seat(Index(index), public(who[index])) for index in sorted(who)),
-            keys=tuple(RosterKey(KeyId(key), threshold, b"") for key in keys),
+            keys=tuple(RosterKey(KeyId(key), threshold, (pins or {}).get(key, b"")) for key in keys),
             edge_keys=(public("edge"),),
             checkpoints=(),
         )
@@ -125,3 +126,11 @@ def every_subset_signs(keys: Mapping[int, EpochKeys], message: bytes = b"every s
     for subset in combinations(sorted(keys), some.threshold):
         signature = sign_with(keys, subset, message, f"{subset}")
         assert ed25519.verify(some.public.group_key, message, signature), subset
+
+
+def refresh_request(key_id: KeyId, now: int, edge: str = "edge") -> bytes:
+    """What an API pod sends to have a key refreshed, signed with its edge key."""
+    label = boot(f"refresh {key_id} {now}")
+    item = SignItem(RequestId(label), key_id, Mode.REFRESH, b"", "anonymous", Instant(now), Instant(now + 5_000))
+    request = MsgToSign(RecordId(label), (item,), "signer.v1.resp0", label, edge_key_id(public(edge)))
+    return sign_request(request, private(edge))

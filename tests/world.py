@@ -23,10 +23,12 @@ from signer_service.protocol.ceremony_state import (
     CeremonyTiming,
     Event,
     LogRecord,
+    RefreshAsked,
     RosterFile,
     SendFailed,
 )
 from signer_service.protocol.ceremony_view import signing_view
+from signer_service.protocol.log_state import KeyLog
 from signer_service.protocol.machine import InternalSigned, Note, Peer, PeersChanged, Tick, ToKeys, ToLog
 from signer_service.protocol.view import EpochKeys
 from tests import playbook
@@ -61,6 +63,9 @@ class SimSeat:
     life: int = 0
     next_offset: int = 0
     catch_up: int | None = None
+    steps: int = 0
+    crash_at: tuple[int, str] = (0, "")
+    """In which step that writes or sends anything (from 1), and where in it: "write", "send" or "sent"."""
     notes: list[Note] = field(default_factory=list)
     published: list[KeyRecord] = field(default_factory=list)
 
@@ -90,6 +95,7 @@ class World:
         roster = self.house.roster(threshold, range(1, size + 1), keys=self.keys)
         self.seats = {i: SimSeat(i, roster, f"seat {i}") for i in range(1, size + 1)}
         self.down: set[int] = set()
+        self.generation = 1
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -137,7 +143,7 @@ class World:
         if seat.disk is None:
             seat.state = ceremony.start(Index(seat.index), self.trust, self.timing)
         else:
-            seat.state = restore(seat.disk, Index(seat.index), self.trust, self.timing)
+            seat.state = restore(seat.disk, Index(seat.index), self.trust, self.timing, generation=self.generation)
         seat.next_offset = seat.state.log.offset + 1
         seat.catch_up = len(self.log)
         life = seat.life
@@ -182,12 +188,15 @@ class World:
         if seat.state is None:
             return None
         transition = ceremony.step(seat.state, event, Instant(self.now), self.entropy)
+        matters = bool(transition.send) or transition.state.secrets != seat.state.secrets
+        seat.steps += matters
+        plan = seat.crash_at[1] if matters and seat.crash_at[0] == seat.steps else ""
         seat.state = transition.state
         seat.notes += transition.notes
-        if self._happens(self.weather.crash):
+        if plan == "write" or self._happens(self.weather.crash):
             return self._crash(seat)
         seat.disk = durable(transition.state)
-        if self._happens(self.weather.crash):
+        if plan == "send" or self._happens(self.weather.crash):
             return self._crash(seat)
         for each in transition.send:
             if isinstance(each, ToLog):
@@ -196,6 +205,8 @@ class World:
                 seat.published.append(each.record)
             if self._happens(self.weather.crash / 2):
                 return self._crash(seat)
+        if plan == "sent":
+            return self._crash(seat)
         life = seat.life
         if transition.wake_at is not None:
             self.at(max(1, transition.wake_at - self.now), lambda: self._tick(seat, life))
@@ -220,10 +231,10 @@ class World:
 
     def _send(self, seat: SimSeat, record: CeremonyRecord) -> None:
         assert seat.state is not None
+        life = seat.life
         records = [record] if seat.tamper is None else list(seat.tamper(record, self))
         for each in records:
             raw = playbook.say(seat.index, each, seat.state.log, seat.name, life=str(seat.life))
-            life = seat.life
             if self._happens(self.weather.fail):
                 self.at(self._delay(), lambda each=each: self._failed(seat, life, each))  # type: ignore[misc]
                 continue
@@ -264,9 +275,9 @@ class World:
     def _sign(self, seat: SimSeat) -> None:
         if seat.state is None:
             return
+        life = seat.life
         for open_id, session in signing_view(seat.state, Instant(self.now)).internal.items():
             if session.coordinate:
-                life = seat.life
                 self.at(self._delay(), lambda open_id=open_id: self._session(seat, life, open_id))  # type: ignore[misc]
 
     def _session(self, seat: SimSeat, life: int, open_id: OpenId) -> None:
@@ -305,6 +316,17 @@ class World:
         wanted = set(seats or self.seats)
         return {i for i, keys in self.keys_at(key).items() if keys.epoch == epoch} >= wanted
 
+    def agrees(self, at_least: int, seats: Iterable[int] = (), key: KeyId = playbook.KEY) -> bool:
+        """Whether these seats are up and all hold a share of one epoch, that or a later one."""
+        wanted = set(seats or self.seats)
+        epochs = {i: keys.epoch for i, keys in self.keys_at(key).items() if i in wanted}
+        return epochs.keys() == wanted and len(set(epochs.values())) == 1 and min(epochs.values()) >= at_least
+
+    def key(self, key: KeyId = playbook.KEY) -> KeyLog:
+        """The fold of this key at the seat that has read most."""
+        states = (seat.state.log for seat in self.seats.values() if seat.state is not None)
+        return max(states, key=lambda log: log.offset).keys.get(key, KeyLog(key))
+
     def give_roster(self, raw: bytes, *indices: int) -> None:
         """Put another roster file before these seats (all, if none is named); new seats are made."""
         roster = self.trust.wire.read_roster(raw)
@@ -314,6 +336,10 @@ class World:
         for index in indices or tuple(self.seats):
             self.seats[index].roster = raw
             self._feed(self.seats[index], RosterFile(raw))
+
+    def ask_refresh(self, index: int, key: KeyId = playbook.KEY) -> None:
+        """An API pod's refresh request reaches this seat."""
+        self._feed(self.seats[index], RefreshAsked(key, playbook.refresh_request(key, self.now)))
 
     def noted(self, name: str) -> int:
         """How many seats have told of this fact."""

@@ -62,8 +62,11 @@ from signer_service.protocol.machine import (
     Transition,
 )
 
-_TOLD = frozenset({"ceremony-opened", "ceremony-ended", "ceremony-committed", "roster-accepted"})
+_TOLD = frozenset({"ceremony-opened", "ceremony-ended", "ceremony-committed", "roster-accepted", "late-record"})
 """Facts that go to the audit topic besides blame."""
+
+_ALARMS = frozenset({"log-forked", "roster-alarm", "protocol-version", "checkpoint-refused"})
+"""Facts that are told even in a replay."""
 
 
 def start(seat: Index, trust: LogTrust, timing: CeremonyTiming) -> CeremonyState:
@@ -100,10 +103,10 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
             state = _soft(state, signatures={**state.soft.signatures, open_id: signature})
         case RefreshAsked(key_id=key_id, raw=raw):
             state, notes = _refresh_asked(state, key_id, raw, now)
-        case KeyCopySeen(key_id=key_id, record=record):
-            state = _key_copy(state, key_id, record, now)
-        case SendFailed():
-            state = _soft(state, sent={})
+        case KeyCopySeen(key_id=key_id, record=copy):
+            state = _key_copy(state, key_id, copy, now)
+        case SendFailed(record=record):
+            state = _not_sent(state, record, now)
         case Tick():
             pass
     state = _clocks(state, now)
@@ -117,10 +120,12 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
     turns = (takeover_at(state, key.attempt) for key in state.log.keys.values() if key.attempt is not None)
     owed.wake += [at for at in turns if at is not None]
     owed.wake += [drain.until for drain in state.soft.draining.values()]
-    told = tuple(_audit(findings, now)) if state.soft.caught_up else ()
+    if not state.soft.caught_up:
+        # What happened before this process began was told then, by those who were there.
+        findings = tuple(each for each in findings if each.note.name in _ALARMS)
     return Transition(
         state=state,
-        send=(*send, *told),
+        send=(*send, *_audit(findings, now)) if state.soft.caught_up else send,
         wake_at=min((at for at in owed.wake if at > now), default=None),
         notes=(*(finding.note for finding in findings), *notes, *more),
     )
@@ -195,6 +200,13 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
     elif key_id in published and now >= published[key_id][1] + state.timing.resend_ms:
         del published[key_id]
     return _soft(state, published=published)
+
+
+def _not_sent(state: CeremonyState, record: object, now: Instant) -> CeremonyState:
+    """The broker refused it: again soon, but not at once, or a broker that is down would be asked without end."""
+    again = Instant(now - state.timing.resend_ms + state.timing.retry_ms)
+    name = type(record).__name__
+    return _soft(state, sent={tag: min(at, again) if tag[0] == name else at for tag, at in state.soft.sent.items()})
 
 
 def _soft(state: CeremonyState, **changes: object) -> CeremonyState:

@@ -48,14 +48,15 @@ class Agenda:
 def agenda(state: CeremonyState, now: Instant) -> Agenda:
     """Everything that this seat owes at ``now``. Nothing before all was read, or while the log is in doubt."""
     todo = Agenda(now)
+    file, known = state.soft.roster, state.log.roster
+    # A roster goes out even when the log is forked: one of a new generation is the way out of that.
+    if state.may_bring_roster and file is not None and (known is None or file.version > known.version):
+        todo.owe(file, file.version)
     if not state.may_speak:
         return todo
-    file = state.soft.roster
-    if file is not None and (state.log.roster is None or file.version > state.log.roster.version):
-        todo.owe(file, file.version)
     for key in state.log.keys.values():
-        if key.key_id in state.soft.opens:
-            todo.owe(state.soft.opens[key.key_id], key.key_id, key.epoch, key.ended)
+        if key.key_id in state.opens:
+            todo.owe(state.opens[key.key_id], key.key_id, key.epoch, key.ended)
         if key.attempt is not None:
             _attempt(state, key.attempt, todo)
         _after_commit(state, key, todo)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from common.errors import BadInput
 from common.ids import Index, Instant, KeyId
 from common.secret import Secret
+from common.wire.messages import Open
 from signer_service.frost.group import base_mul
 from signer_service.protocol.ceremony_state import CeremonyState, CeremonyTiming, KeySecrets
 from signer_service.protocol.log_state import LogState
@@ -27,6 +28,8 @@ class Journal:
     topic: str
     log: LogState
     committed: Mapping[KeyId, Instant]
+    opens: Mapping[KeyId, Open]
+    opened: Mapping[KeyId, Instant]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +44,23 @@ def durable(state: CeremonyState) -> Durable:
     """Return what has to be on disk before anything that ``step`` returned with ``state`` is sent."""
     # A roster by rules that we do not know is read again by the program that comes after us.
     log = replace(state.log, halted_by=0)
-    journal = Journal(state.seat, state.trust.topic, log, state.committed)
+    journal = Journal(state.seat, state.trust.topic, log, state.committed, state.opens, state.opened)
     kept = {key_id: each for key_id, each in state.secrets.items() if each != KeySecrets(key_id)}
     return Durable(pack(Journal, journal), {key_id: Secret(pack(KeySecrets, each)) for key_id, each in kept.items()})
 
 
-def restore(saved: Durable, seat: Index, trust: LogTrust, timing: CeremonyTiming) -> CeremonyState:
+def restore(
+    saved: Durable, seat: Index, trust: LogTrust, timing: CeremonyTiming, *, generation: int = 0
+) -> CeremonyState:
     """Return the machine as ``durable`` wrote it down; feed it the log from ``state.log.offset`` + 1 on.
+
+    Args:
+        saved: From the disk.
+        seat: Whose disk it is.
+        trust: Whose log.
+        timing: How patient this seat is.
+        generation: ``log_generation`` of the roster file. If the operator has declared another log than the one that
+            the journal is about, that log is read from its beginning; the shares stay.
 
     Raises:
         BadInput: ``journal-file`` or ``share-file``: cut, changed, of another seat, key or system, or a share that is
@@ -60,7 +73,20 @@ def restore(saved: Durable, seat: Index, trust: LogTrust, timing: CeremonyTiming
     if (journal.seat, journal.topic) != (seat, trust.topic):
         raise BadInput("journal-file", f"the journal is that of seat {journal.seat} on {journal.topic}: {_REMEDY}")
     secrets = {key_id: _secrets(key_id, each, journal) for key_id, each in saved.secrets.items()}
-    return CeremonyState(seat, trust, timing, log=journal.log, secrets=secrets, committed=journal.committed)
+    return CeremonyState(
+        seat,
+        trust,
+        timing,
+        log=LogState() if _is_replaced(journal.log, generation) else journal.log,
+        secrets=secrets,
+        committed=journal.committed,
+        opens=journal.opens,
+        opened=journal.opened,
+    )
+
+
+def _is_replaced(log: LogState, generation: int) -> bool:
+    return log.roster is not None and generation > log.roster.log_generation
 
 
 def _secrets(key_id: KeyId, raw: Secret[bytes], journal: Journal) -> KeySecrets:

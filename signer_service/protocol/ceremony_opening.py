@@ -8,7 +8,7 @@ from hashlib import sha256
 
 from common.errors import BadInput
 from common.ids import EdgeKeyId, Epoch, Index, Instant, KeyId, Offset
-from common.wire.messages import Mode, Open, OpenReason, RefusalCode, Roster
+from common.wire.messages import MAX_DEADLINE_MS, Mode, Open, OpenReason, RefusalCode, Roster
 from common.wire.signatures import check_request, edge_key_id
 from signer_service.protocol.ceremony_agenda import Agenda
 from signer_service.protocol.ceremony_state import CeremonyState
@@ -16,23 +16,23 @@ from signer_service.protocol.fold import expected_open
 from signer_service.protocol.log_state import KeyLog, dealing_committee, newest_committee
 from signer_service.protocol.machine import Entropy
 
-_REQUEST_AGE_MS = 120_000
-"""How long after its deadline a refresh request is still a reason for other seats, which see it in the log."""
+_REQUEST_AGE_MS = 60_000
+"""How much older than any deadline a refresh request may be: other seats see it in the log, and clocks differ."""
 
 
 def settle_opens(state: CeremonyState, todo: Agenda, entropy: Entropy) -> CeremonyState:
     """Make the Opens that are due, and forget those that no longer are."""
     opens: dict[KeyId, Open] = {}
-    opened = dict(state.soft.opened)
+    opened = dict(state.opened)
     for key in state.log.keys.values():
         made = _open(state, key, todo, entropy)
         if made is not None:
-            if opened.get(key.key_id) is None or made is not state.soft.opens.get(key.key_id):
+            if made is not state.opens.get(key.key_id):
                 opened[key.key_id] = todo.now
             opens[key.key_id] = made
-    if opens == state.soft.opens:
+    if opens == state.opens:
         return state
-    return replace(state, soft=replace(state.soft, opens=opens, opened=opened))
+    return replace(state, opens=opens, opened=opened)
 
 
 def _open(state: CeremonyState, key: KeyLog, todo: Agenda, entropy: Entropy) -> Open | None:
@@ -42,10 +42,10 @@ def _open(state: CeremonyState, key: KeyLog, todo: Agenda, entropy: Entropy) -> 
     if any(seat == state.seat for seat, _ in key.opens):
         return None
     kind, from_epoch, attempt, version = expected
-    made = state.soft.opens.get(key.key_id)
+    made = state.opens.get(key.key_id)
     if made is not None and (made.kind, made.from_epoch, made.attempt, made.roster_version) == expected:
         return made
-    opened = state.soft.opened.get(key.key_id)
+    opened = state.opened.get(key.key_id)
     if opened is not None and not todo.due(opened + state.timing.min_interval_ms):
         return None
     reason = _reason(state, key, todo)
@@ -134,7 +134,9 @@ def check_refresh(state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant)
     wanted = [item for item in request.items if item.mode is Mode.REFRESH and item.key_id == key_id]
     if not wanted:
         raise BadInput("no-refresh", "the request asks for no refresh of this key")
-    if all(not item.created_ms - _REQUEST_AGE_MS <= now <= item.deadline_ms + _REQUEST_AGE_MS for item in wanted):
+    # One that is older than the epoch has had its refresh: shown again, it would burn another set of nonces.
+    since = max(now - MAX_DEADLINE_MS - _REQUEST_AGE_MS, state.committed.get(key_id, 0))
+    if all(not since <= item.created_ms <= now + _REQUEST_AGE_MS for item in wanted):
         raise BadInput("expired", "the refresh request is too old")
 
 
@@ -162,9 +164,9 @@ def refusal(state: CeremonyState, key_id: KeyId, now: Instant) -> RefusalCode | 
         return RefusalCode.NO_KEY_YET
     if not state.may_speak:
         return RefusalCode.REFRESH_UNAVAILABLE
-    if key.attempt is not None or key.opens:
+    if key.attempt is not None or any(seat == state.seat for seat, _ in key.opens):
         return RefusalCode.CEREMONY_RUNNING
-    last = max(state.soft.opened.get(key_id, 0), state.committed.get(key_id, 0))
+    last = max(state.opened.get(key_id, 0), state.committed.get(key_id, 0))
     return RefusalCode.REFRESH_TOO_SOON if now < last + state.timing.min_interval_ms else None
 
 

@@ -14,7 +14,7 @@ from common.wire.messages import Announce, Complaint, Deal, Phase, SealedSubShar
 from signer_service.frost import proofs
 from signer_service.frost.group import Element, Scalar, base_mul, encode_scalar, mul, random_scalar
 from signer_service.frost.sealing import seal
-from signer_service.frost.sharing import combine_sub_shares, commit_polynomial, random_polynomial
+from signer_service.frost.sharing import Polynomial, combine_sub_shares, commit_polynomial, random_polynomial
 from signer_service.protocol import transcript
 from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeySecrets, OwnPart
 from signer_service.protocol.fold_commit import may_erase
@@ -32,7 +32,8 @@ def settle(state: CeremonyState, entropy: Entropy) -> tuple[CeremonyState, tuple
         mine = _finish(state, key, before, notes)
         if key.attempt is not None:
             mine = _take_part(state, key, key.attempt, mine, entropy, notes)
-        mine = _erase(key, mine, notes)
+        if key_id not in state.soft.draining:
+            mine = _erase(key, mine, notes)
         if mine != before:
             secrets[key_id] = mine
     changed = secrets.keys() != state.secrets.keys() or any(secrets[k] is not state.secrets[k] for k in secrets)
@@ -127,19 +128,24 @@ def _announce(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy)
 
 
 def _deal(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy) -> Deal | None:
-    """Polynomial and ephemeral scalar live in this function and nowhere else."""
+    """Polynomial and ephemeral scalar live in this call and nowhere else."""
+    held = mine.of_epoch(attempt.from_epoch)
     if attempt.generate:
         constant = Secret(_fresh_scalar(entropy))
-    else:
-        held = mine.of_epoch(attempt.from_epoch)
-        if held is None:
-            return None
+    elif held is not None:
         constant = held.share
+    else:
+        return None
     threshold = attempt.new.threshold
-    polynomial = random_polynomial(constant, threshold, entropy(64 * (threshold - 1)))
+    return make_deal(attempt, seat, random_polynomial(constant, threshold, entropy(64 * (threshold - 1))), entropy)
+
+
+def make_deal(attempt: Attempt, seat: Index, polynomial: Polynomial, entropy: Entropy) -> Deal:
+    """A Deal of ``polynomial``: commitments, and a sub-share for each recipient, sealed under a fresh ephemeral key."""
     commitments = commit_polynomial(polynomial)
     constant_proof = b""
     if attempt.generate:
+        constant = Secret(polynomial.coefficients.expose()[0])
         context = transcript.constant_proof(attempt.open_id, seat)
         constant_proof = proofs.prove(constant, commitments[0], context, entropy(64))
     ephemeral = Secret(_fresh_scalar(entropy))
@@ -152,7 +158,7 @@ def _deal(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy) -> 
         context = transcript.sealing(attempt.open_id, seat, recipient, public, transport)
         plain = encode_scalar(polynomial.evaluate(recipient).expose())
         sealed.append(SealedSubShare(recipient, seal(mul(transport, ephemeral.expose()), context, plain)))
-    return Deal(attempt.open_id, tuple(commitments), constant_proof, public, ephemeral_proof, tuple(sealed))
+    return Deal(attempt.open_id, commitments, constant_proof, public, ephemeral_proof, tuple(sealed))
 
 
 def _verdict(attempt: Attempt, seat: Index, transport: Secret[Scalar], entropy: Entropy) -> Verdict:

@@ -101,6 +101,8 @@ class CeremonyTiming:
     """Least time between two Opens of this seat for one key: nobody can burn nonce pools by opening."""
     drain_window_ms: int = 2_000
     """How long sessions of the epoch before may go on after a commit."""
+    retry_ms: int = 250
+    """After the broker refused a record, until it is sent again."""
     resend_ms: int = 5_000
     """A record that is not seen in the log so long after it was sent is sent again."""
     takeover_ms: int = 1_500
@@ -188,9 +190,6 @@ class Soft:
     """The HealRequest that stands longest, and when this seat first saw it."""
     asked: Mapping[KeyId, tuple[Epoch, bytes]] = field(default_factory=dict)
     """Refresh requests that were accepted, with the epoch they want to leave."""
-    opens: Mapping[KeyId, Open] = field(default_factory=dict)
-    opened: Mapping[KeyId, Instant] = field(default_factory=dict)
-    """When this seat last made an Open for a key."""
     sent: Mapping[tuple[str, ...], Instant] = field(default_factory=dict)
     signatures: Mapping[OpenId, bytes] = field(default_factory=dict)
     draining: Mapping[KeyId, Draining] = field(default_factory=dict)
@@ -200,7 +199,11 @@ class Soft:
 
 @dataclass(frozen=True, slots=True)
 class CeremonyState:
-    """One seat's ceremony machine. Immutable; ``committed`` is when each key's epoch was committed, by broker time."""
+    """One seat's ceremony machine. Immutable.
+
+    ``committed`` is when each key's epoch was committed, by broker time. ``opens`` are Opens of this seat that are not
+    in the log yet, ``opened`` when it last made one: durable, so that no restart makes it open more often.
+    """
 
     seat: Index
     trust: LogTrust
@@ -208,6 +211,8 @@ class CeremonyState:
     log: LogState = field(default_factory=LogState)
     secrets: Mapping[KeyId, KeySecrets] = field(default_factory=dict)
     committed: Mapping[KeyId, Instant] = field(default_factory=dict)
+    opens: Mapping[KeyId, Open] = field(default_factory=dict)
+    opened: Mapping[KeyId, Instant] = field(default_factory=dict)
     soft: Soft = field(default_factory=Soft)
 
     def of_key(self, key_id: KeyId) -> KeySecrets:
@@ -215,6 +220,11 @@ class CeremonyState:
         return self.secrets.get(key_id, KeySecrets(key_id))
 
     @property
+    def may_bring_roster(self) -> bool:
+        """Whether a newer roster may be appended to the log."""
+        return self.soft.caught_up and not (self.soft.lost or self.log.halted_by)
+
+    @property
     def may_speak(self) -> bool:
         """Whether records may be sent: all read, and no doubt about the log. Signing does not depend on it."""
-        return self.soft.caught_up and not (self.soft.lost or self.log.forked or self.log.halted_by)
+        return self.may_bring_roster and not self.log.forked

@@ -30,6 +30,12 @@ def fact(name: str, offset: Offset, **fields: str | float | bool) -> Finding:
     return Finding(Note(name, {"offset": offset, **fields}))
 
 
+def late(said: Said, record: object) -> Finding:
+    """A record that came when its phase was over, or that belongs to no open attempt: kept, and counts for nothing."""
+    note = Note("late-record", {"offset": said.offset, "seat": said.seat, "record": type(record).__name__})
+    return Finding(note, evidence=(said.raw,))
+
+
 def blame(name: str, said: Said, detail: str, *, culprit: Index | None = None) -> Finding:
     """A finding against the sender of ``said``, or against ``culprit``, whom ``said`` convicts."""
     guilty = said.seat if culprit is None else culprit

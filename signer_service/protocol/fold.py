@@ -41,7 +41,7 @@ from common.wire.transcript import next_log_hash
 from signer_service.frost.group import Element
 from signer_service.frost.sharing import interpolate_group_key
 from signer_service.protocol import fold_commit, fold_phases, transcript
-from signer_service.protocol.findings import Finding, Said, blame, fact
+from signer_service.protocol.findings import Finding, Said, blame, fact, late
 from signer_service.protocol.log_state import (
     HASH_PREFIX,
     PROTOCOL_VERSION,
@@ -238,7 +238,7 @@ def _record(state: LogState, said: Said, record: CeremonyRecord) -> Folded:
             return _phase(state, said, attempt, record)
         if isinstance(record, Ready):
             return Folded(*fold_commit.late_ready(state, said, record))
-        return Folded(state, (fact("late-record", said.offset, seat=said.seat, record=type(record).__name__),))
+        return Folded(state, (late(said, record),))
     if isinstance(record, KeyRecord):
         return Folded(*fold_commit.key_record(state, said, record))
     if isinstance(record, Erased):
@@ -284,12 +284,13 @@ def _newcomers(key: KeyLog, new: Committee) -> tuple[Index, ...]:
 def expected_open(state: LogState, key_id: KeyId) -> tuple[CeremonyKind, Epoch, int, int] | None:
     """Kind, from_epoch, attempt and roster version of the one Open that could count now; None: no Open could.
 
-    A key that the roster pins and the log does not know is never generated: it exists, the log lost it.
+    A key that the roster pins and the log does not know is never generated: it exists, the log lost it. And no
+    ceremony could give a key other than the pinned one.
     """
     key, wanted = state.keys.get(key_id), state.roster_key(key_id)
     if key is None or wanted is None or state.roster is None or key.attempt is not None:
         return None
-    if key.current is None and wanted.public_key:
+    if wanted.public_key and (key.current is None or key.current.record.public_key != wanted.public_key):
         return None
     kind = CeremonyKind.RESHARE if key.current is not None else CeremonyKind.GENERATE
     return kind, key.epoch, key.ended + 1, state.roster.version

@@ -9,7 +9,7 @@ from dataclasses import replace
 from common import ed25519
 from common.wire.messages import NO_SIGNATURE, Erased, HealRequest, KeyRecord, Ready, VerificationShare
 from common.wire.transcript import key_record_message
-from signer_service.protocol.findings import Finding, Said, blame, fact
+from signer_service.protocol.findings import Finding, Said, blame, fact, late
 from signer_service.protocol.fold_phases import ready_fault
 from signer_service.protocol.log_state import MAX_PAST, Attempt, Commit, KeyLog, LogState, PastEpoch
 
@@ -40,13 +40,13 @@ def key_record(state: LogState, said: Said, record: KeyRecord) -> Outcome:
     """Take a KeyRecord."""
     key = state.keys.get(record.key_id)
     if key is None:
-        return state, (fact("late-record", said.offset, seat=said.seat, record="KeyRecord"),)
+        return state, (late(said, record),)
     unsigned = replace(record, signature=NO_SIGNATURE)
     if key.current is not None and unsigned == replace(key.current.record, signature=NO_SIGNATURE):
         return state, ()  # Two coordinators signed at the same time: the first offset wins, nobody is to blame.
     attempt = key.attempt
     if attempt is None or unsigned != expected_record(state, attempt) or attempt.made is None:
-        return state, (fact("key-record-refused", said.offset, seat=said.seat, code="not-expected"),)
+        return state, (late(said, record),)
     if not ed25519.verify(record.public_key, key_record_message(record), record.signature):
         return state, (blame("key-record-refused", said, "the group key did not sign it"),)
     ready = tuple(sorted(seat for seat, _ in attempt.ready))
@@ -79,7 +79,7 @@ def late_ready(state: LogState, said: Said, record: Ready) -> Outcome:
     key = state.keys.get(record.key_id)
     commit = key.current if key is not None else None
     if key is None or commit is None or commit.expected is None or record.open_id != commit.expected.open_id:
-        return state, (fact("late-record", said.offset, seat=said.seat, record="Ready"),)
+        return state, (late(said, record),)
     if said.seat in commit.ready:
         return state, ()
     fault = ready_fault(commit.expected, commit.shares, said, record)

@@ -27,7 +27,7 @@ from signer_service.frost.proofs import verify_equal, verify_proof
 from signer_service.frost.sealing import open_sealed
 from signer_service.frost.sharing import check_sub_share, combine_commitments, evaluate_commitment, holds_no_share
 from signer_service.protocol import transcript
-from signer_service.protocol.findings import Finding, Said, blame, fact
+from signer_service.protocol.findings import Finding, Said, blame, fact, late
 from signer_service.protocol.log_state import Announced, Attempt, Dealt, KeyLog, Made
 
 Outcome = tuple[Attempt, tuple[Finding, ...]]
@@ -44,12 +44,12 @@ def may_lack_share(attempt: Attempt, seat: Index) -> bool:
 
 def announce(attempt: Attempt, said: Said, record: Announce) -> Outcome:
     """Take an Announce."""
-    if attempt.phase is not Phase.ANNOUNCE or said.seat not in attempt.new.identities:
-        return attempt, (_late(said, record),)
     digest = transcript.announce_digest(said.seat, record)
     before = attempt.announced.get(said.seat)
     if (before is not None and before.digest == digest) or said.seat in attempt.void:
         return attempt, ()
+    if attempt.phase is not Phase.ANNOUNCE or said.seat not in attempt.new.identities:
+        return attempt, (late(said, record),)
     try:
         proved = _check_announce(attempt, said, record)
     except BadInput as bad:
@@ -114,12 +114,14 @@ def _dealers_expected(attempt: Attempt) -> set[Index]:
 
 def deal(attempt: Attempt, said: Said, record: Deal) -> Outcome:
     """Take a Deal."""
-    if attempt.phase is not Phase.DEAL or said.seat not in dealers_allowed(attempt):
-        return attempt, (_late(said, record),)
     digest = transcript.deal_digest(said.seat, record)
     before = attempt.dealt.get(said.seat)
+    if before == digest:
+        return attempt, ()
+    if attempt.phase is not Phase.DEAL or said.seat not in dealers_allowed(attempt):
+        return attempt, (late(said, record),)
     if before is not None:
-        if before == digest or said.seat in attempt.out:
+        if said.seat in attempt.out:
             return attempt, ()
         return _put_out(attempt, said.seat), (blame("deal-twice", said, "two Deals with different content"),)
     attempt = replace(attempt, dealt={**attempt.dealt, said.seat: digest})
@@ -156,11 +158,11 @@ def _put_out(attempt: Attempt, dealer: Index) -> Attempt:
 
 def verdict(attempt: Attempt, said: Said, record: Verdict) -> Outcome:
     """Take a Verdict: each complaint in it is decided here and now, by everybody alike."""
-    if attempt.phase is not Phase.VERDICT or said.seat not in attempt.announced:
-        return attempt, (_late(said, record),)
     digest = transcript.verdict_digest(said.seat, record)
-    if said.seat in attempt.verdicts:
+    if attempt.verdicts.get(said.seat) == digest:
         return attempt, ()
+    if attempt.phase is not Phase.VERDICT or said.seat not in attempt.announced or said.seat in attempt.verdicts:
+        return attempt, (late(said, record),)
     attempt = replace(attempt, verdicts={**attempt.verdicts, said.seat: digest})
     findings: list[Finding] = []
     out = set(attempt.out)
@@ -208,7 +210,7 @@ def open_sub_share(attempt: Attempt, dealer: Index, seat: Index, shared: Element
 def ready(attempt: Attempt, said: Said, record: Ready, running_hash: bytes) -> Outcome:
     """Take a Ready. One that comes when the phase was voted closed, but nothing ended, counts for erasing."""
     if attempt.phase not in {Phase.READY, Phase.COMMIT} or attempt.made is None:
-        return attempt, (_late(said, record),)
+        return attempt, (late(said, record),)
     if any(seat == said.seat for seat, _ in attempt.ready):
         return attempt, ()
     fault = ready_fault(attempt.made.expected, attempt.made.shares, said, record)
@@ -348,7 +350,3 @@ def ended(attempt: Attempt, offset: Offset, reason: str) -> Finding:
         reason=reason,
         awaited=",".join(map(str, sorted(awaited(attempt)))),
     )
-
-
-def _late(said: Said, record: Announce | Deal | Verdict | Ready) -> Finding:
-    return fact("late-record", said.offset, seat=said.seat, record=type(record).__name__)
