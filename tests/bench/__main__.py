@@ -64,6 +64,7 @@ class Run:
     def __init__(self, arguments: argparse.Namespace, tools: Tools, broker: system.Broker, folder: Path) -> None:
         self._arguments, self._tools, self._broker, self._folder = arguments, tools, broker, folder
         self._lengths: Lengths = plan.QUICK if arguments.quick else plan.FULL
+        self._broker_is_warm = False
         self._end = time.monotonic() + plan.TOTAL_S
         self.report: dict[str, Any] = {
             "version": 1,
@@ -114,6 +115,9 @@ class Run:
         try:
             with started as measured:
                 measurement = Measurement(self._tools, measured, threshold)
+                if "broker" in measured.pids and not self._broker_is_warm:
+                    measurement.warm_broker(measured.pids["broker"], lengths.compile_most)
+                    self._broker_is_warm = True
                 phases = measurement.thorough(lengths) if thorough else measurement.saturation(lengths)
                 return {"name": name, **phases}
         except BenchError as error:
@@ -161,7 +165,8 @@ def main() -> int:
             return 130
     if arguments.json is not None:
         arguments.json.write_text(json.dumps(run.report, indent=1) + "\n")
-    report.show(run.report, Console())
+    # In a file or a pipe there is no width to fit into.
+    report.show(run.report, Console(width=None if sys.stdout.isatty() else 150))
     return 0 if _sound(run.report) else 1
 
 

@@ -1,5 +1,6 @@
 """CPU time and memory of processes as the kernel counts them, and who else used the machine meanwhile."""
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -25,6 +26,17 @@ def cpu_ms(pid: int) -> float:
         OSError: it is gone. A process that was restarted in the middle must not look cheap.
     """
     return parse_stat_ms((_PROC / str(pid) / "stat").read_text())
+
+
+def compiler_ms(pid: int) -> float:
+    """CPU time that a JVM's compiler threads have used so far, in ms; 0 for a process that has none."""
+    total = 0.0
+    for stat in (_PROC / str(pid) / "task").glob("*/stat"):
+        with contextlib.suppress(OSError):  # a thread that ended while we looked
+            line = stat.read_text()
+            if "CompilerThre" in line:  # the kernel keeps 15 letters of a name
+                total += parse_stat_ms(line)
+    return total
 
 
 def peak_rss_mib(pid: int) -> float:

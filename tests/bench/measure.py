@@ -1,5 +1,6 @@
 """The phases of one system: alone, probes for saturation, full load, half load, batch."""
 
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
@@ -7,7 +8,16 @@ from typing import Any
 
 from tests.bench import accounting, stats
 from tests.bench.load import DRAIN_S
-from tests.bench.plan import BATCH_CALLERS, BATCH_ITEMS, CONCURRENCIES, FLOOR_SAMPLES, WORTH, Lengths
+from tests.bench.plan import (
+    BATCH_CALLERS,
+    BATCH_ITEMS,
+    COMPILE_STEP_S,
+    COMPILED_BELOW,
+    CONCURRENCIES,
+    FLOOR_SAMPLES,
+    WORTH,
+    Lengths,
+)
 from tests.bench.system import BenchError, System, Talker, scrape
 
 _STAGES = "signer_flow_stage_duration_seconds"
@@ -33,6 +43,15 @@ class Measurement:
     def __init__(self, tools: Tools, system: System, threshold: int | None) -> None:
         self._tools, self._system, self._threshold = tools, system, threshold
         self._pids = {**system.pids, "client": tools.load.pid}
+
+    def warm_broker(self, pid: int, most_s: float) -> None:
+        """Load it until the broker's JVM has compiled what it needs, but no longer than ``most_s``."""
+        end = time.monotonic() + most_s
+        while time.monotonic() < end:
+            before = accounting.compiler_ms(pid)
+            self._phase("warming the broker", "closed", COMPILE_STEP_S, concurrency=64)
+            if accounting.compiler_ms(pid) - before < COMPILED_BELOW * COMPILE_STEP_S * 1000:
+                return
 
     def thorough(self, lengths: Lengths) -> dict[str, Any]:
         """Every phase."""

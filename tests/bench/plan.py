@@ -9,8 +9,9 @@ Row = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """Seconds of each phase."""
+    """Seconds of each phase. ``compile_most``: how long a fresh broker's compiler may be waited for."""
 
+    compile_most: float
     warm: float
     alone: float
     probe: float
@@ -33,8 +34,8 @@ class Committee:
         return f"{self.threshold}-of-{self.signers}"
 
 
-QUICK = Lengths(warm=2, alone=3, probe=2, full=8, half=8, batch=6)
-FULL = Lengths(warm=4, alone=8, probe=4, full=20, half=20, batch=12)
+QUICK = Lengths(compile_most=16, warm=2, alone=3, probe=2, full=8, half=8, batch=6)
+FULL = Lengths(compile_most=40, warm=4, alone=8, probe=4, full=20, half=20, batch=12)
 
 MAIN = Committee(2, 3)
 COMMITTEES = (MAIN, Committee(3, 5), Committee(5, 7))
@@ -46,6 +47,10 @@ CONCURRENCIES = (16, 32, 64, 128, 256)
 """Callers that are tried, in this order, until more of them bring nothing."""
 WORTH = 1.03
 """More callers count as better from this factor on: beyond, they only wait longer."""
+
+COMPILED_BELOW = 0.03
+"""A broker is warm when its compiler uses less of a core than this. A broker that serves is: it runs for months."""
+COMPILE_STEP_S = 4.0
 
 BATCH_CALLERS = 4
 BATCH_ITEMS = 200
