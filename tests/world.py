@@ -27,7 +27,7 @@ from signer_service.protocol.ceremony_state import (
     RosterFile,
     SendFailed,
 )
-from signer_service.protocol.ceremony_view import signing_view
+from signer_service.protocol.ceremony_view import epoch_keys, signing_view
 from signer_service.protocol.log_state import KeyLog
 from signer_service.protocol.machine import InternalSigned, Note, Peer, PeersChanged, Tick, ToKeys, ToLog
 from signer_service.protocol.view import EpochKeys
@@ -63,6 +63,7 @@ class SimSeat:
     life: int = 0
     next_offset: int = 0
     catch_up: int | None = None
+    wake: int = 0
     steps: int = 0
     crash_at: tuple[int, str] = (0, "")
     """In which step that writes or sends anything (from 1), and where in it: "write", "send" or "sent"."""
@@ -208,13 +209,15 @@ class World:
         if plan == "sent":
             return self._crash(seat)
         life = seat.life
+        seat.wake += 1
+        wake = seat.wake
         if transition.wake_at is not None:
-            self.at(max(1, transition.wake_at - self.now), lambda: self._tick(seat, life))
+            self.at(max(1, transition.wake_at - self.now), lambda: self._tick(seat, life, wake))
         self._sign(seat)
         return None
 
-    def _tick(self, seat: SimSeat, life: int) -> None:
-        if seat.life == life:
+    def _tick(self, seat: SimSeat, life: int, wake: int) -> None:
+        if (seat.life, seat.wake) == (life, wake):
             self._feed(seat, Tick())
 
     def _crash(self, seat: SimSeat) -> None:
@@ -304,7 +307,10 @@ class World:
 
     def view_keys(self, index: int) -> Mapping[KeyId, EpochKeys]:
         state = self.seats[index].state
-        return signing_view(state, Instant(self.now)).current if state is not None else {}
+        if state is None:
+            return {}
+        commits = ((key_id, key.current) for key_id, key in state.log.keys.items())
+        return {key_id: epoch_keys(state, commit) for key_id, commit in commits if commit is not None}
 
     def keys_at(self, key: KeyId = playbook.KEY, seats: Iterable[int] = ()) -> dict[int, EpochKeys]:
         """EpochKeys of the seats that hold a share now."""
