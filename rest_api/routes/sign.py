@@ -83,7 +83,7 @@ async def sign(request: Request) -> Response:
     responses={200: {"model": BatchResponse}, **problem_docs(*_ERRORS)},
 )
 async def sign_batch(request: Request) -> Response:
-    """Return one result per item, in order: a signature, or ``{reference, error}``. A bad item fails alone."""
+    """Return one result per item, in order: a signature, or a reference and its error. A bad item fails alone."""
     timeout_ms = deadline_ms(request)
     ends_at = asyncio.get_running_loop().time() + timeout_ms / 1000
     admit(request, timeout_ms)

@@ -212,7 +212,7 @@ async def test_the_openapi_document_is_3_1_and_each_of_its_examples_runs(pod: Po
     assert every_reference_resolves(document)
     page = await pod.http.get("/docs")
     assert page.status_code == 200
-    assert f"curl {pod.url}/v1/sign " in html.unescape(page.text)
+    assert f"curl {pod.url}/v1/sign \\\n" in html.unescape(page.text)
 
 
 def every_reference_resolves(document: dict[str, Any]) -> bool:
