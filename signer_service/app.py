@@ -114,10 +114,11 @@ async def _main(settings: Settings) -> None:
         ),
         Hooks(on_state=on_state, on_fatal=on_fatal),
     )
-    given = await asyncio.to_thread(_read, settings, metrics)
+    given = await asyncio.to_thread(read_files, settings, metrics)
     try:
         replica = Replica(given, kafka)
         admin = AdminServer(settings.admin_host, settings.port, replica.liveness, replica.readiness, metrics.render)
+        loop.add_signal_handler(signal.SIGHUP, replica.look_at_roster)
         await admin.start()
         try:
             await replica.run(stop)
@@ -127,8 +128,8 @@ async def _main(settings: Settings) -> None:
         given.directory.close()
 
 
-def _read(settings: Settings, metrics: Metrics) -> Given:
-    """Read and check every file, before anything is connected.
+def read_files(settings: Settings, metrics: Metrics) -> Given:
+    """Read and check every file, before anything is connected. The state directory is locked from then on.
 
     Raises:
         BadInput: one line that names the file and the remedy.

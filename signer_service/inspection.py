@@ -49,8 +49,13 @@ def inspect(
         directory.close()
     if saved is None:
         return ("nothing is saved yet",)
-    journal = unpack(Journal, saved.public)
-    secrets = {key_id: unpack(KeySecrets, content.expose()) for key_id, content in saved.secrets.items()}
+    try:
+        journal = unpack(Journal, saved.public)
+        secrets = {key_id: unpack(KeySecrets, content.expose()) for key_id, content in saved.secrets.items()}
+    except BadInput as error:
+        raise BadInput(
+            "state-file", f"{state_dir} was written by another version of this program ({error.detail}): use that one"
+        ) from error
     return tuple(_lines(journal, secrets))
 
 

@@ -28,7 +28,7 @@ from signer_service.protocol.ceremony_state import (
     LogRecord,
     SendFailed,
 )
-from signer_service.protocol.ceremony_view import signing_view
+from signer_service.protocol.ceremony_view import alarms, signing_view
 from signer_service.protocol.machine import Note, Outgoing, Tick, ToAudit, ToKeys, ToLog
 from signer_service.protocol.view import SigningView, ViewChanged
 from signer_service.shell.journal import Saved, StateDir
@@ -42,6 +42,12 @@ EVENTS_A_TURN: Final = 64
 SAVE_EVERY_S: Final = 10.0
 """A mere position on the log is written no more often: what it spares at the next start is reading a few records."""
 SEND_AGAIN_S: Final = 0.5
+ALARMS: Final = {
+    "ceremony-log-lost": "ceremony_log_lost",
+    "ceremony-log-forked": "ceremony_log_forked",
+    "old-epoch-not-erased": "unerased",
+}
+"""What the machine calls a standing condition, and what the metric does."""
 
 _log = get_logger(__name__)
 
@@ -58,6 +64,7 @@ class Ceremonies:
         saved: Saved | None,
         producer: Producer,
         outbox: Outbox,
+        on_garbage: Callable[[Record, str], None],
         signer: Signer,
         names: Names,
         metrics: Metrics,
@@ -72,6 +79,7 @@ class Ceremonies:
         self._written: tuple[object, object, object] = (None, None, None)
         self._producer = producer
         self._outbox = outbox
+        self._on_garbage = on_garbage
         self._signer = signer
         self._names = names
         self._metrics = metrics
@@ -82,6 +90,7 @@ class Ceremonies:
         self._alarm = Alarm(loop, sources, lambda: self.feed(Tick()))
         self._end: int | None = None
         self._next = 0
+        self._writing: asyncio.Future[bool] | None = None
         self._next_save = loop.time() + SAVE_EVERY_S
         self.caught_up = asyncio.Event()
 
@@ -124,10 +133,11 @@ class Ceremonies:
                 key_id = parse_key_id((record.key or b"").decode("ascii"))
             except (BadInput, UnicodeDecodeError):
                 continue
+            found: KeyRecord | None = None
             try:
-                found: KeyRecord | None = self._state.trust.wire.check_key_record(record.value)
-            except BadInput:
-                found = None
+                found = self._state.trust.wire.check_key_record(record.value)
+            except BadInput as error:
+                self._on_garbage(record, error.code)
             self.feed(KeyCopySeen(key_id, found))
 
     async def run(self) -> None:
@@ -140,30 +150,52 @@ class Ceremonies:
             await asyncio.sleep(0)
 
     async def finish(self) -> None:
-        """Write down where we are. After ``run`` was cancelled."""
+        """Write down where we are. After ``run`` was cancelled.
+
+        Raises:
+            OSError: the state directory cannot be written.
+        """
         self._alarm.cancel()
+        if self._writing is not None:
+            # A thread cannot be cancelled: two of them must not write at one time.
+            await self._writing
         await self._save(force=True)
 
     async def _turn(self, events: list[Event]) -> None:
         sends: list[Outgoing] = []
         notes: list[Note] = []
         caught_up = False
+        live = self._state.soft.caught_up
         for event in events:
             done = ceremony.step(self._state, event, self._sources.now(), self._sources.entropy)
             self._state = done.state
             self._alarm.set(done.wake_at)
             sends += done.send
             notes += done.notes
+            if live and isinstance(event, LogRecord):
+                self._look_for_garbage(event, done.notes)
             caught_up = caught_up or isinstance(event, CaughtUp)
         await self._save(force=bool(sends))
         self._send(sends)
         self._tell(tuple(notes))
+        self._show_alarms()
         view = signing_view(self._state, self._sources.now())
         if view != self._view:
             self._view = view
             self._on_view(ViewChanged(view))
         if caught_up:
             self.caught_up.set()
+
+    def _look_for_garbage(self, event: LogRecord, notes: tuple[Note, ...]) -> None:
+        for note in notes:
+            if note.name == "garbage-on-log":
+                record = Record(self._names.ceremony, 0, event.offset, event.written_ms, None, event.raw)
+                self._on_garbage(record, str(note.fields["code"]))
+
+    def _show_alarms(self) -> None:
+        standing = {name.split("/")[0] for name in alarms(self._state)}
+        for name, alarm in ALARMS.items():
+            self._metrics.alarm.labels(alarm=alarm).set(name in standing)
 
     async def _save(self, *, force: bool) -> None:
         state = self._state
@@ -176,8 +208,9 @@ class Ceremonies:
         if not force and same_secrets and self._loop.time() < self._next_save:
             return
         self._next_save = self._loop.time() + SAVE_EVERY_S
-        await asyncio.to_thread(self._directory.save, saved)
-        self._saved, self._written = saved, facts
+        self._writing = asyncio.ensure_future(asyncio.to_thread(self._directory.save, saved))
+        await asyncio.shield(self._writing)
+        self._saved, self._written, self._writing = saved, facts, None
 
     def _send(self, sends: list[Outgoing]) -> None:
         for each in sends:

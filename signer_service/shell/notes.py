@@ -8,7 +8,30 @@ from signer_service.protocol.machine import Note
 
 _QUIET: Final = frozenset({"share_late", "share_stray", "share_declined", "nonce_batch_stray", "nonce_request_stale"})
 """Everyday life of a distributed system: a line for each would cost more than the round that it tells of."""
-_BAD: Final = frozenset({"peer_bad", "own_share_bad"})
+_PROVEN: Final = frozenset({"peer_bad", "own_share_bad"})
+_WARN: Final = frozenset(
+    {
+        "announce-again",
+        "announce-not-counted",
+        "announce-refused",
+        "announce-void",
+        "ceremony-ended",
+        "checkpoint-refused",
+        "complaint-false",
+        "complaint-idle",
+        "deal-convicted",
+        "deal-refused",
+        "deal-twice",
+        "foreign-roster",
+        "garbage-on-log",
+        "heal-requested",
+        "key-record-refused",
+        "no-share-from-ceremony",
+        "ready-refused",
+        "roster-file-refused",
+    }
+)
+_ALARM: Final = frozenset({"ceremony-log-lost", "log-forked", "protocol-version", "roster-alarm"})
 
 _log = get_logger("signer_service.protocol")
 
@@ -22,10 +45,30 @@ class Notes:
     def tell(self, notes: tuple[Note, ...]) -> None:
         """Take the notes of one step."""
         for note in notes:
-            if note.name in _QUIET:
-                continue
-            if note.name in _BAD:
-                self._metrics.blame.labels(seat=int(note.fields["seat"])).inc()
-                _log.error(note.name, **note.fields)
-            else:
-                _log.info(note.name, **note.fields)
+            if note.name not in _QUIET:
+                self._count(note)
+                self._say(note)
+
+    def _say(self, note: Note) -> None:
+        if note.name in _PROVEN or note.name in _ALARM:
+            _log.error(note.name, **note.fields)
+        elif note.name in _WARN:
+            _log.warning(note.name, **note.fields)
+        else:
+            _log.info(note.name, **note.fields)
+
+    def _count(self, note: Note) -> None:
+        key_id = str(note.fields.get("key_id", ""))
+        if note.name in _PROVEN:
+            self._metrics.blame.labels(seat=int(note.fields["seat"])).inc()
+        elif note.name == "ceremony-opened":
+            self._metrics.set_ceremony_phase(key_id, "announce")
+        elif note.name == "ceremony-phase":
+            self._metrics.set_ceremony_phase(key_id, str(note.fields["phase"]))
+        elif note.name == "ceremony-committed":
+            self._metrics.set_ceremony_phase(key_id, "idle")
+        elif note.name == "ceremony-ended":
+            self._metrics.set_ceremony_phase(key_id, "idle")
+            self._metrics.ceremony_failures.labels(key_id=key_id).inc()
+        elif note.name == "roster-alarm":
+            self._metrics.alarm.labels(alarm="roster_conflict").set(1)

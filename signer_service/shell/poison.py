@@ -38,6 +38,7 @@ class DeadLetters:
         self._metrics = metrics
         self._second = 0
         self._this_second = 0
+        self._next_line = 0.0
 
     def keep(self, record: Record, reason: str, detail: str, final: Callable[[], None]) -> None:
         """Write a letter, again and again until a broker has it; then call ``final``."""
@@ -76,9 +77,9 @@ class DeadLetters:
 
     def _count(self, record: Record, reason: str) -> None:
         self._metrics.dead_letters.labels(topic=record.topic, reason=reason).inc()
-        second = int(self._loop.time())
-        if second != self._second or self._this_second == 0:
+        if self._loop.time() >= self._next_line:
             # One line a second at most: whoever floods a topic must not flood the log as well.
+            self._next_line = self._loop.time() + 1.0
             _log.warning("a record could not be used", topic=record.topic, offset=record.offset, reason=reason)
 
 

@@ -24,7 +24,7 @@ from signer_service.protocol import coordinator, participant
 from signer_service.protocol.ceremony_state import CeremonyState, RosterFile
 from signer_service.protocol.ceremony_view import status
 from signer_service.protocol.machine import InternalSigned, PeersChanged
-from signer_service.protocol.view import ViewChanged
+from signer_service.protocol.view import SigningView, ViewChanged
 from signer_service.protocol.wire import Wire
 from signer_service.settings import Settings
 from signer_service.shell import health
@@ -92,9 +92,11 @@ class Replica:
         self._tails: list[TailConsumer] = []
         self._positioned = False
         self._skew = SkewMeter()
+        self._watch_peers = PeerWatch(settings.suspect_after_ms / 1000)
         self._skew_warned = False
         self._tasks: list[asyncio.Task[None]] = []
         self._heartbeat = Heartbeat(loop, metrics)
+        self._view = SigningView(self._seat)
 
         book = RecordBook(self._store)
         self._letters = DeadLetters(loop, self._producer, settings.topic_prefix, f"signer-{self._seat}", metrics)
@@ -140,6 +142,7 @@ class Replica:
             given.saved,
             self._producer,
             self._outbox,
+            self._on_garbage,
             self._signer,
             self._names,
             metrics,
@@ -154,7 +157,7 @@ class Replica:
             given.boot_id,
             self._identities,
             self._letters,
-            PeerWatch(settings.suspect_after_ms / 1000),
+            self._watch_peers,
             self._skew,
             sources,
             self._on_peers,
@@ -310,7 +313,10 @@ class Replica:
         await self._producer.flush(FLUSH_S)
         await self._producer.close()
         self._heartbeat.stop()
-        await self._ceremonies.finish()
+        try:
+            await self._ceremonies.finish()
+        except OSError as error:
+            self.fatal(f"the state directory cannot be written: {error.strerror}")
         _log.info("stopped")
 
     async def _first(self, work: Coroutine[Any, Any, None] | None, stopped: "asyncio.Task[bool]") -> bool:
@@ -342,6 +348,10 @@ class Replica:
         elif error is not None:
             self.bug(error)
 
+    def look_at_roster(self) -> None:
+        """Read the roster file again: it may have changed."""
+        self._given.roster_watch.look(self._on_roster)
+
     async def _watch(self) -> None:
         """What nobody tells us: silence, a changed roster file, a clock that goes wrong."""
         settings = self._settings
@@ -353,7 +363,7 @@ class Replica:
             self._warn_of_skew()
             if self._loop.time() >= next_roster:
                 next_roster = self._loop.time() + settings.roster_poll_ms / 1000
-                self._given.roster_watch.look(self._on_roster)
+                self.look_at_roster()
 
     def _warn_of_skew(self) -> None:
         bad = abs(self._skew.skew_ms) >= self._settings.skew_warn_ms
@@ -384,16 +394,30 @@ class Replica:
     def _on_poison(self, record: Record, reason: str, detail: str) -> None:
         self._requests.keep(record, reason, detail)
 
+    def _on_garbage(self, record: Record, code: str) -> None:
+        # Every replica reads these topics: the live one with the lowest index writes the letter.
+        if self._seat == min(self._watch_peers.live(), default=self._seat):
+            self._letters.note(record, code, "not a record that belongs here")
+
     def _on_peers(self, changed: PeersChanged) -> None:
         self._signing.feed(changed)
         self._ceremonies.feed(changed)
+        self._show_margin()
 
     def _on_view(self, changed: ViewChanged) -> None:
         self._identities.keys = changed.view.identity_keys or self._identities.keys
+        self._view = changed.view
         for key_id, keys in changed.view.current.items():
             self._given.metrics.key_epoch.labels(key_id=key_id).set(keys.epoch)
+        self._show_margin()
         self._signing.feed(changed)
         self._beats.now()
+
+    def _show_margin(self) -> None:
+        live = self._watch_peers.live()
+        for key_id, keys in self._view.current.items():
+            margin = sum(seat in live for seat in keys.holders) - keys.threshold
+            self._given.metrics.quorum_margin.labels(key_id=key_id).set(margin)
 
     def _on_roster(self, raw: bytes, roster: Roster) -> None:
         self._ceremonies.feed(RosterFile(raw))
