@@ -43,7 +43,7 @@ from signer_service.protocol.machine import (
 from signer_service.protocol.peers import Candidate, PeerBook, PeerStats
 from signer_service.protocol.view import ViewChanged
 from tests.protocol.signing_world import KEY, START, WIRE, Asked, Dice, Pod, Weather, World
-from tests.protocol.test_signing_world import change_shares, messages, plus_one
+from tests.protocol.test_signing_world import change_shares, messages, plus_one, silent
 
 
 @pytest.fixture
@@ -193,6 +193,22 @@ def test_p6_late_shares_repeated_shares_and_strangers_shares_change_nothing(worl
     assert world.noted("share_stray")
 
 
+def test_p6_a_share_of_another_boot_than_the_commitments_is_not_taken(world: World) -> None:
+    asked = world.ask_messages(1, b"m")
+    process = world.up[Index(1)]
+    (session,) = process.coordinator.sessions.values()
+    (seat,) = session.missing
+    share = SignatureShares((Share(session.id, bytes(32), session.round.hash),))
+    stranger = Sender(seat, BootId(world.dice.uuid()))
+    world._feed(process, PeerArrived(stranger, share, b""))
+    assert session.missing == {seat}
+    assert world.noted("share_stray")
+    world.run_until_answered()
+    assert asked.done
+    assert len(world.signed()) == 1
+    assert len([s for _, s in world.sent if isinstance(s.message, SignPackage)]) == 1
+
+
 def test_p6_less_than_200_ms_before_the_deadline_nothing_is_begun(world: World) -> None:
     world.ask_messages(1, b"hurry", for_ms=199)
     assert codes(world) == {(RefusalCode.OVERLOADED, True)}
@@ -275,11 +291,15 @@ def test_more_than_p_sessions_are_never_outstanding_with_one_participant() -> No
     for _ in range(6):
         world.ask_messages(1, *messages(64))
         world.run(30)
-    world.weather = Weather(drop=1.0)
+    # It goes on giving nonces but answers no package: only the credit holds us back.
+    world.adversaries[2] = silent
+    most = 0
     for k in range(10):
-        world.ask_messages(1, *messages(64, str(k)))
-        assert world.up[Index(1)].coordinator.peers[Index(2)].outstanding <= 256
-    world.weather = Weather()
+        world.ask_messages(1, *messages(60, str(k)))
+        most = max(most, world.up[Index(1)].coordinator.peers[Index(2)].outstanding)
+        world.run(9)
+    assert most == 256
+    world.adversaries.clear()
     world.run_until_answered()
     assert world.up[Index(1)].coordinator.peers[Index(2)].outstanding == 0
 
