@@ -7,15 +7,33 @@ from hashlib import shake_256
 from itertools import combinations
 
 from common import ed25519, trust
-from common.ids import BootId, Index, Instant, KeyId, RecordId, RequestId
+from common.ids import BootId, Epoch, Index, Instant, KeyId, OpenId, RecordId, RequestId
 from common.secret import Secret
 from common.wire import codec
 from common.wire.envelope import Signer, edge_key_id, seal, sign_request, sign_roster
-from common.wire.messages import CeremonyRecord, Envelope, Mode, MsgToSign, Role, Roster, RosterKey, Seat, SignItem
+from common.wire.messages import (
+    Announce,
+    CeremonyKind,
+    CeremonyRecord,
+    Envelope,
+    Mode,
+    MsgToSign,
+    Open,
+    OpenReason,
+    Role,
+    Roster,
+    RosterKey,
+    Seat,
+    SignItem,
+)
+from signer_service.frost import proofs
+from signer_service.frost.group import Element, base_mul, random_scalar
 from signer_service.frost.keys import KeyPackage, PublicKeyPackage
-from signer_service.protocol.ceremony_state import CeremonyTiming
+from signer_service.protocol import transcript
+from signer_service.protocol.ceremony_state import CeremonyTiming, HeldShare
 from signer_service.protocol.log_state import LogState
 from signer_service.protocol.log_wire import LogTrust, LogWire
+from signer_service.protocol.machine import Entropy
 from signer_service.protocol.view import EpochKeys
 from tests.frost.keymaker import Group, sign
 
@@ -134,3 +152,21 @@ def refresh_request(key_id: KeyId, now: int, edge: str = "edge") -> bytes:
     item = SignItem(RequestId(label), key_id, Mode.REFRESH, b"", "anonymous", Instant(now), Instant(now + 5_000))
     request = MsgToSign(RecordId(label), (item,), "signer.v1.resp0", label, edge_key_id(public(edge)))
     return sign_request(request, private(edge))
+
+
+def announce(open_id: OpenId, seat: Index, entropy: Entropy, held: HeldShare | None = None) -> Announce:
+    """An Announce by whoever has a seat's identity; with ``held``, its share too."""
+    secret = Secret(random_scalar(entropy(64)))
+    point = base_mul(secret.expose())
+    proof = proofs.prove(secret, point, transcript.transport_proof(open_id, seat), entropy(64))
+    share_proof = b""
+    if held is not None:
+        context = transcript.held_share_proof(open_id, seat, point)
+        share_proof = proofs.prove(held.share, Element(held.verification_share), context, entropy(64))
+    return Announce(open_id, bytes(point), proof, share_proof)
+
+
+def reshare_open(epoch: int, attempt: int, version: int) -> Open:
+    """An Open that nobody sees a reason for."""
+    nonce = seed(f"open {epoch} {attempt}")
+    return Open(KEY, CeremonyKind.RESHARE, Epoch(epoch), attempt, version, OpenReason.SCHEDULE, nonce, b"")

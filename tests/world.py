@@ -192,11 +192,13 @@ class World:
         matters = bool(transition.send) or transition.state.secrets != seat.state.secrets
         seat.steps += matters
         plan = seat.crash_at[1] if matters and seat.crash_at[0] == seat.steps else ""
-        seat.state = transition.state
+        before, seat.state = seat.state, transition.state
         seat.notes += transition.notes
         if plan == "write" or self._happens(self.weather.crash):
             return self._crash(seat)
         seat.disk = durable(transition.state)
+        if transition.state.committed != before.committed:
+            self.at(1, self._presence)
         if plan == "send" or self._happens(self.weather.crash):
             return self._crash(seat)
         for each in transition.send:
@@ -345,7 +347,10 @@ class World:
 
     def ask_refresh(self, index: int, key: KeyId = playbook.KEY) -> None:
         """An API pod's refresh request reaches this seat."""
-        self._feed(self.seats[index], RefreshAsked(key, playbook.refresh_request(key, self.now)))
+        self.feed_refresh(index, playbook.refresh_request(key, self.now), key)
+
+    def feed_refresh(self, index: int, raw: bytes, key: KeyId = playbook.KEY) -> None:
+        self._feed(self.seats[index], RefreshAsked(key, raw))
 
     def noted(self, name: str) -> int:
         """How many seats have told of this fact."""
