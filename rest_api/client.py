@@ -91,7 +91,10 @@ class _Settings:
                 return False
             return error.retry_after_s if error.retry_after_s is not None else True
 
-        return stamina.retry_context(on=worth, attempts=8, timeout=self.retry_for_s, wait_initial=0.1, wait_max=2.0)
+        attempts = 8 if self.retry_for_s > 0 else 1
+        return stamina.retry_context(
+            on=worth, attempts=attempts, timeout=self.retry_for_s or None, wait_initial=0.1, wait_max=2.0
+        )
 
 
 def _understand(response: httpx.Response) -> Any:
@@ -122,7 +125,7 @@ class Client(_Settings):
         url: Base URL of any API pod or of the Service in front of them.
         token: Bearer token, where the service asks for one.
         timeout_ms: Deadline of each request, at most 30,000.
-        retry_for_s: How long one call may go on retrying what is safe to retry.
+        retry_for_s: How long one call may go on retrying what is safe to retry; 0: one attempt.
         public_key: Pin: 32 bytes; an answer signed by any other key raises ``WrongAnswer``.
 
     Raises:
