@@ -28,7 +28,7 @@ from dataclasses import replace
 
 from common.errors import BadInput
 from common.ids import Epoch, Index, Instant, KeyId
-from common.wire.messages import AuditEntry, AuditEvent, AuditKind, KeyRecord
+from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony_agenda, ceremony_opening
 from signer_service.protocol.ceremony_part import settle
 from signer_service.protocol.ceremony_state import (
@@ -136,6 +136,8 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
 
 def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[CeremonyState, tuple[Finding, ...]]:
     before = state.log
+    if before.halted_by:
+        return state, ()
     if event.offset > before.offset + 1:
         # Records are missing: what they said cannot be known, so nothing may be built on it.
         return _soft(state, lost=True), ()
@@ -144,7 +146,9 @@ def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[Ceremon
     for key_id, key in folded.state.keys.items():
         previous = before.keys.get(key_id, KeyLog(key_id))
         if key.current is not None and key.current is not previous.current and key.epoch != previous.epoch:
-            after = _committed(state, after, previous, event.written_ms or now, now)
+            after = _committed(
+                state, after, previous, now if event.written_ms is None else min(event.written_ms, now), now
+            )
     return after, folded.findings
 
 
@@ -195,6 +199,8 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
     if key is None or key.current is None:
         return state
     published = dict(state.soft.published)
+    if seen is not None and seen.epoch > key.epoch:
+        return state  # Others are ahead of us; our own copy would be the wrong one.
     if seen == key.current.record:
         published[key_id] = (key.epoch, now)
     elif key_id in published and now >= published[key_id][1] + state.timing.resend_ms:
@@ -202,11 +208,17 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
     return _soft(state, published=published)
 
 
-def _not_sent(state: CeremonyState, record: object, now: Instant) -> CeremonyState:
+def _not_sent(state: CeremonyState, record: CeremonyRecord, now: Instant) -> CeremonyState:
     """The broker refused it: again soon, but not at once, or a broker that is down would be asked without end."""
     again = Instant(now - state.timing.resend_ms + state.timing.retry_ms)
     name = type(record).__name__
-    return _soft(state, sent={tag: min(at, again) if tag[0] == name else at for tag, at in state.soft.sent.items()})
+    sent = {tag: min(at, again) if tag[0] == name else at for tag, at in state.soft.sent.items()}
+    published = dict(state.soft.published)
+    if isinstance(record, KeyRecord) and published.get(record.key_id, (0, 0))[0] == record.epoch:
+        # It may have been the public copy. Written once more, that does no harm.
+        del published[record.key_id]
+        sent[ceremony_agenda.copy_tag(record.key_id, record.epoch)] = again
+    return _soft(state, sent=sent, published=published)
 
 
 def _soft(state: CeremonyState, **changes: object) -> CeremonyState:

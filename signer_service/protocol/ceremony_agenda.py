@@ -7,7 +7,7 @@ and send, or a broker that lost it. Everything here is harmless twice.
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
-from common.ids import Index, Instant
+from common.ids import Epoch, Index, Instant, KeyId
 from common.wire.messages import (
     CeremonyRecord,
     Erased,
@@ -17,8 +17,8 @@ from common.wire.messages import (
 )
 from signer_service.protocol.ceremony_part import held_now
 from signer_service.protocol.ceremony_state import CeremonyState
+from signer_service.protocol.fold_closing import awaited
 from signer_service.protocol.fold_commit import expected_record
-from signer_service.protocol.fold_phases import awaited
 from signer_service.protocol.log_state import Attempt, KeyLog, newest_committee
 from signer_service.protocol.machine import Outgoing, ToKeys, ToLog
 
@@ -167,4 +167,9 @@ def _publish(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
     wait = place * state.timing.takeover_ms
     due = todo.due(since + wait) if epoch != commit.epoch else todo.due(at + state.timing.republish_ms + wait)
     if due:
-        todo.owed["ToKeys", key.key_id, str(commit.epoch)] = ToKeys(commit.record)
+        todo.owed[copy_tag(key.key_id, commit.epoch)] = ToKeys(commit.record)
+
+
+def copy_tag(key_id: KeyId, epoch: Epoch) -> Tag:
+    """Names the copy of an epoch's key record on ``signer.v1.keys``."""
+    return ("ToKeys", key_id, str(epoch))

@@ -10,8 +10,8 @@ from signer_service.protocol.ceremony_agenda import rank
 from signer_service.protocol.ceremony_opening import edge_keys, newer_roster, next_due
 from signer_service.protocol.ceremony_part import held_now
 from signer_service.protocol.ceremony_state import CeremonyState
+from signer_service.protocol.fold_closing import awaited
 from signer_service.protocol.fold_commit import expected_record
-from signer_service.protocol.fold_phases import awaited
 from signer_service.protocol.log_state import Attempt, Commit, identities
 from signer_service.protocol.view import EpochKeys, InternalSession, SigningView
 

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from common.ids import Index, Offset
+from signer_service.protocol.log_state import LogState
 from signer_service.protocol.machine import Note
 
 
@@ -40,3 +41,11 @@ def blame(name: str, said: Said, detail: str, *, culprit: Index | None = None) -
     """A finding against the sender of ``said``, or against ``culprit``, whom ``said`` convicts."""
     guilty = said.seat if culprit is None else culprit
     return Finding(Note(name, {"offset": said.offset, "seat": guilty}), guilty, detail, (said.raw,))
+
+
+@dataclass(frozen=True, slots=True)
+class Folded:
+    """The state after one record, and what there is to tell of it."""
+
+    state: LogState
+    findings: tuple[Finding, ...] = ()

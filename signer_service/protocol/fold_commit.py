@@ -10,7 +10,7 @@ from common import ed25519
 from common.wire.messages import NO_SIGNATURE, Erased, HealRequest, KeyRecord, Ready, VerificationShare
 from common.wire.transcript import key_record_message
 from signer_service.protocol.findings import Finding, Said, blame, fact, late
-from signer_service.protocol.fold_phases import ready_fault
+from signer_service.protocol.fold_closing import ready_fault
 from signer_service.protocol.log_state import MAX_PAST, Attempt, Commit, KeyLog, LogState, PastEpoch
 
 Outcome = tuple[LogState, tuple[Finding, ...]]
