@@ -76,7 +76,7 @@ class Ceremonies:
         self._state = state
         self._directory = directory
         self._saved = saved
-        self._written: tuple[object, object, object] = (None, None, None)
+        self._written: tuple[object, ...] = (None,) * 5
         self._producer = producer
         self._outbox = outbox
         self._on_garbage = on_garbage
@@ -199,7 +199,7 @@ class Ceremonies:
 
     async def _save(self, *, force: bool) -> None:
         state = self._state
-        facts = (state.log, state.secrets, state.committed)
+        facts = (state.log, state.secrets, state.committed, state.opens, state.opened)
         if all(now is before for now, before in zip(facts, self._written, strict=True)):
             return
         kept = durable(state)
