@@ -195,12 +195,12 @@ class World:
         before, seat.state = seat.state, transition.state
         seat.notes += transition.notes
         if plan == "write" or self._happens(self.weather.crash):
-            return self._crash(seat)
+            return self._crash(seat, planned=bool(plan))
         seat.disk = durable(transition.state)
         if transition.state.committed != before.committed:
             self.at(1, self._presence)
         if plan == "send" or self._happens(self.weather.crash):
-            return self._crash(seat)
+            return self._crash(seat, planned=bool(plan))
         for each in transition.send:
             if isinstance(each, ToLog):
                 self._send(seat, each.message)
@@ -209,7 +209,7 @@ class World:
             if self._happens(self.weather.crash / 2):
                 return self._crash(seat)
         if plan == "sent":
-            return self._crash(seat)
+            return self._crash(seat, planned=True)
         life = seat.life
         seat.wake += 1
         wake = seat.wake
@@ -222,7 +222,7 @@ class World:
         if (seat.life, seat.wake) == (life, wake):
             self._feed(seat, Tick())
 
-    def _crash(self, seat: SimSeat) -> None:
+    def _crash(self, seat: SimSeat, *, planned: bool = False) -> None:
         seat.state = None
         life = seat.life
 
@@ -230,7 +230,7 @@ class World:
             if seat.state is None and seat.life == life and seat.index not in self.down:
                 self._boot(seat)
 
-        self.at(self.random.randint(10, 3_000), again)
+        self.at(self.random.randint(10, 100 if planned else 3_000), again)
 
     # --- the log -----------------------------------------------------------------------------------------------------
 

@@ -146,9 +146,9 @@ def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[Ceremon
     for key_id, key in folded.state.keys.items():
         previous = before.keys.get(key_id, KeyLog(key_id))
         if key.current is not None and key.current is not previous.current and key.epoch != previous.epoch:
-            after = _committed(
-                state, after, previous, now if event.written_ms is None else min(event.written_ms, now), now
-            )
+            # The broker's word for when, but never later than now: it could put the next refresh off for ever.
+            written = now if event.written_ms is None else min(event.written_ms, now)
+            after = _committed(state, after, previous, written, now)
     return after, folded.findings
 
 
