@@ -132,6 +132,7 @@ class Ceremonies:
             try:
                 key_id = parse_key_id((record.key or b"").decode("ascii"))
             except (BadInput, UnicodeDecodeError):
+                self._on_garbage(record, "key-id")
                 continue
             found: KeyRecord | None = None
             try:

@@ -45,7 +45,9 @@ class Notes:
     def tell(self, notes: tuple[Note, ...]) -> None:
         """Take the notes of one step."""
         for note in notes:
-            if note.name not in _QUIET:
+            if note.name in _QUIET:
+                _log.debug(note.name, **note.fields)
+            else:
                 self._count(note)
                 self._say(note)
 

@@ -1,7 +1,9 @@
 """Real signer processes on a real broker, and a stand-in for an API pod that asks them."""
 
+import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -33,6 +35,7 @@ from common.wire.messages import (
 from tests.brokers import Broker, until
 
 DEFAULT = KeyId("default")
+GARBAGE = b"not a record"
 
 
 class Signers:
@@ -45,6 +48,7 @@ class Signers:
         self._extra = extra
         self._logs = root
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
+        self.ports: dict[int, int] = {}
 
     def provision(self, signers: int, threshold: int) -> None:
         command = [sys.executable, "-m", "signer_service", "provision", "--out", str(self.keys)]
@@ -61,12 +65,13 @@ class Signers:
             "SIGNER_SERVICE_TOPIC_PREFIX": kafka.topic_prefix,
             "SIGNER_SERVICE_SECRETS_DIR": str(self.keys),
             "SIGNER_SERVICE_STATE_DIR": str(self.state / str(seat)),
-            "SIGNER_SERVICE_ADMIN_PORT": "0",
+            "SIGNER_SERVICE_ADMIN_PORT": str(self.ports[seat]),
             **self._extra,
         }
 
     def start(self, *seats: int) -> None:
         for seat in seats:
+            self.ports.setdefault(seat, _free_port())
             with self.log(seat).open("ab") as log:
                 self.processes[seat] = subprocess.Popen(
                     [sys.executable, "-m", "signer_service", "run"],
@@ -100,6 +105,23 @@ class Signers:
             if process.poll() is None:
                 process.kill()
             process.wait(10)
+
+    def page(self, seat: int, path: str) -> tuple[int, str]:
+        """Status and body of a page of the seat's admin port."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.ports[seat], timeout=5)
+        try:
+            connection.request("GET", path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class Pod:
@@ -158,15 +180,16 @@ class Pod:
 
     def _hear(self, records: Sequence[Record]) -> None:
         for record in records:
-            if codec.decode(record.value, Envelope).role is Role.SIGNER:
+            if record.value != GARBAGE and codec.decode(record.value, Envelope).role is Role.SIGNER:
                 index, boot, beat = self._open(record, Presence)
                 assert isinstance(beat, Presence)
                 self.beats[index] = (beat, boot)
 
     def _keys(self, records: Sequence[Record]) -> None:
         for record in records:
-            found = codec.decode(record.value, KeyRecord)
-            self.records[found.key_id] = found
+            if record.key is not None:
+                found = codec.decode(record.value, KeyRecord)
+                self.records[found.key_id] = found
 
     async def until(self, condition: object, what: str, within_s: float = 60.0) -> None:
         def holds() -> bool:

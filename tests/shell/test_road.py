@@ -1,5 +1,6 @@
 """The thin road: real processes make a key that nobody holds, and sign with it."""
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,10 +8,10 @@ import pytest
 
 from common import ed25519
 from common.secret import Secret
-from common.wire import topics
-from common.wire.messages import RefusalCode, Refused, Signed
+from common.wire import codec, topics
+from common.wire.messages import DeadLetter, RefusalCode, Refused, Signed
 from tests.brokers import Broker, apache, broker
-from tests.shell.road import DEFAULT, Pod, Signers
+from tests.shell.road import DEFAULT, GARBAGE, Pod, Signers
 
 __all__ = ["apache", "broker"]
 
@@ -45,7 +46,7 @@ async def test_three_replicas_make_a_key_and_sign_with_it_through_restarts(broke
         # Nobody's word: refused, kept, and the next record of the partition is served.
         forged, raw = pod.request([b"forged"], edge=Secret(b"f" * 32))
         pod.send(raw, 0)
-        pod.send(b"garbage", 0)
+        pod.send(GARBAGE, 0)
         (outcome,) = await pod.sign([b"after garbage"], 0)
         assert isinstance(outcome.result, Signed)
         await pod.until(lambda: len(pod.letters) >= 2, "both letters")
@@ -53,10 +54,40 @@ async def test_three_replicas_make_a_key_and_sign_with_it_through_restarts(broke
         assert isinstance(refused, Refused)
         assert refused.code is RefusalCode.BAD_EDGE_SIGNATURE
 
-        # One dead: the other two sign. Back with its share from disk, it serves again.
+        # Garbage on every topic that replicas read: kept once, and nobody minds.
+        for topic in ("signer.v1.peer2", "signer.v1.presence", "signer.v1.ceremony", "signer.v1.keys"):
+            pod.producer.send(f"{broker.prefix}{topic}", GARBAGE, partition=0)
+        await pod.until(lambda: len(pod.letters) >= 6, "a letter for each")
+        kept = [codec.decode(letter.value, DeadLetter) for letter in pod.letters]
+        assert sorted(letter.topic.removeprefix(broker.prefix) for letter in kept[2:]) == [
+            "signer.v1.ceremony",
+            "signer.v1.keys",
+            "signer.v1.peer2",
+            "signer.v1.presence",
+        ]
+        assert [letter.value for letter in kept].count(GARBAGE) == 5
+        (outcome,) = await pod.sign([b"after garbage everywhere"], 1)
+        assert isinstance(outcome.result, Signed)
+
+        assert (await asyncio.to_thread(signers.page, 1, "/healthz"))[0] == 200
+        status, ready = await asyncio.to_thread(signers.page, 1, "/readyz")
+        assert status == 200, ready
+        _, metrics = await asyncio.to_thread(signers.page, 1, "/metrics")
+        assert 'signer_flow_key_epoch{key_id="default"} 1.0' in metrics
+        assert 'signer_flow_quorum_margin_seats{key_id="default"} 1.0' in metrics
+
+        # One dies with records in its hands: whoever gets its partitions signs them, and nothing is lost.
         boot = pod.beats[3][1]
+        under_way = [pod.request([b"under way"], deadline_ms=25_000) for _ in range(topics.REQUEST_PARTITIONS)]
+        for partition, (_, raw) in enumerate(under_way):
+            pod.send(raw, partition)
         signers.kill(3)
         pod.beats.pop(3)
+        ids = [request.items[0].request_id for request, _ in under_way]
+        await pod.until(lambda: all(each in pod.outcomes for each in ids), "each is answered")
+        assert all(isinstance(pod.outcomes[each].result, Signed) for each in ids)
+
+        # The other two go on. Back with its share from disk, it serves again.
         await pod.until_serving(1, 2)
         (outcome,) = await pod.sign([b"two are enough"], 0)
         assert isinstance(outcome.result, Signed)
