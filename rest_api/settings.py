@@ -1,7 +1,8 @@
 """Environment -> one frozen Settings. A wrong value stops the start with one readable line.
 
 Every variable begins with ``SIGNER_REST_API_`` and has its unit in its name: ``SIGNER_REST_API_DEADLINE_MS=2000``.
-``TRUST_DIR`` is the folder that ``provision`` wrote; each of its three files can also be named by itself.
+``SECRETS_DIR`` is the folder that ``provision`` wrote; each of its three files can also be named by itself. Secrets are
+never here: settings name files.
 """
 
 import base64
@@ -14,12 +15,13 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from common.errors import BadInput
 from common.ids import KeyId, parse_key_id
 from common.kafka.port import KafkaSettings
+from common.kafka.security import read_security_file
 from common.observability.logging import LogFormat
 from common.wire import topics
 from common.wire.messages import MAX_DEADLINE_MS
@@ -57,13 +59,13 @@ class Settings(BaseSettings):
     """Port of /healthz, /readyz, /metrics. By default 9100 + N; 0: any free one."""
 
     kafka_bootstrap: str = "127.0.0.1:9092"
-    kafka_security: Mapping[str, SecretStr] = Field(default_factory=dict)
-    """librdkafka's options for SASL and TLS, as a JSON object."""
+    kafka_security_file: Path | None = None
+    """librdkafka's options for SASL and TLS, one ``name=value`` a line. A file, because passwords are among them."""
     kafka_embedded: bool = False
     """The broker is the demo's in-process one."""
     topic_prefix: str = ""
 
-    trust_dir: Path | None = None
+    secrets_dir: Path | None = None
     """Folder with ``operator.pub``, ``roster.avro`` and ``edge.key``."""
     operator_key_file: Path | None = None
     roster_file: Path | None = None
@@ -133,29 +135,31 @@ class Settings(BaseSettings):
         return frozenset({"127.0.0.1", "localhost", "[::1]", self.host}) if is_loopback(self.host) else None
 
     def trust_file(self, own: Path | None, name: str) -> Path:
-        """The file named by itself, else the one of ``trust_dir``.
+        """The file named by itself, else the one of ``secrets_dir``.
 
         Raises:
-            BadInput: ``trust-dir``: neither is set.
+            BadInput: ``secrets-dir``: neither is set.
         """
         if own is not None:
             return own
-        if self.trust_dir is None:
-            raise BadInput("trust-dir", f"set {ENV_PREFIX}TRUST_DIR to the folder that provision wrote", "trust_dir")
-        return self.trust_dir / name
+        if self.secrets_dir is None:
+            raise BadInput(
+                "secrets-dir", f"set {ENV_PREFIX}SECRETS_DIR to the folder that provision wrote", "secrets_dir"
+            )
+        return self.secrets_dir / name
 
     def kafka(self) -> KafkaSettings:
         """How our clients connect.
 
         Raises:
-            BadInput: ``kafka-security-option``.
+            BadInput: ``settings``, ``kafka-security-option``: the file of security options is not as it must be.
         """
         return KafkaSettings(
             bootstrap=self.kafka_bootstrap,
             client_id=f"rest-api-{self.pod_index}",
             topic_prefix=self.topic_prefix,
             embedded=self.kafka_embedded,
-            security={name: value.get_secret_value() for name, value in self.kafka_security.items()},
+            security=read_security_file(self.kafka_security_file, f"{ENV_PREFIX}KAFKA_SECURITY_FILE"),
         )
 
 
@@ -180,7 +184,9 @@ def load(**given: Any) -> Settings:
         name = field.group(1) if field else "settings"
         raise BadInput("settings", f"{ENV_PREFIX}{name.upper()}: not valid JSON", name) from None
     except BadInput as error:
-        name = ENV_PREFIX + ("kafka_security" if error.field == "security" else error.field or "kafka").upper()
+        if error.field is None:
+            raise  # it names the variable itself
+        name = ENV_PREFIX + ("kafka_security_file" if error.field == "security" else error.field).upper()
         raise BadInput("settings", f"{name}: {error.detail}", error.field) from None
     return settings
 

@@ -1,13 +1,12 @@
 """The three files that this pod trusts by: ``operator.pub``, ``roster.avro`` and, private, ``edge.key``."""
 
-import os
-import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from common import ed25519, trust
 from common.errors import BadInput
+from common.private_file import read_private_file
 from common.secret import Secret
 from common.wire import topics
 from common.wire.messages import MAX_RECORD_BYTES, Roster
@@ -68,18 +67,7 @@ def _read(path: Path) -> bytes:
 
 
 def _read_private(path: Path) -> Secret[bytes]:
-    try:
-        with path.open("rb") as file:
-            # Of the open file, not of the name: between two looks a name can change hands.
-            found = os.fstat(file.fileno())
-            raw = file.read(KEY_BYTES + 1)
-    except OSError as error:
-        raise BadInput("key-file", f"{path}: {_why(error)}; {_REMEDY}") from None
-    if not stat.S_ISREG(found.st_mode):
-        raise BadInput("key-file", f"{path}: not a regular file; {_REMEDY}")
-    if found.st_mode & 0o077:
-        mode = stat.S_IMODE(found.st_mode)
-        raise BadInput("key-file", f"{path}: mode {mode:04o} lets others read or write it; run `chmod 600 {path}`")
+    raw = read_private_file(path, MAX_RECORD_BYTES, "key-file", remedy=_REMEDY)
     if len(raw) != KEY_BYTES:
         raise BadInput("key-file", f"{path}: a private key has {KEY_BYTES} bytes; {_REMEDY}")
     return Secret(raw)

@@ -8,6 +8,7 @@ from common.errors import BadInput
 from common.ids import Index
 from common.kafka.client import KafkaClient
 from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.security import read_security_file
 from common.observability.admin import AdminServer
 from common.observability.logging import LogFormat, configure, get_logger
 from common.observability.metrics import Metrics
@@ -22,7 +23,7 @@ from signer_service.protocol.ceremony_state import CeremonyState, CeremonyTiming
 from signer_service.protocol.log_wire import LogTrust, LogWire
 from signer_service.protocol.machine import Sender
 from signer_service.protocol.wire import Wire
-from signer_service.settings import Settings, read_security_file
+from signer_service.settings import PREFIX, Settings
 from signer_service.shell import hardening, keystore, sources
 from signer_service.shell.journal import Saved, StateDir
 from signer_service.shell.keystore import Sealer
@@ -103,7 +104,7 @@ async def _main(settings: Settings) -> None:
         if replica is not None:
             replica.fatal(line)
 
-    security = read_security_file(settings.kafka_security_file)
+    security = read_security_file(settings.kafka_security_file, f"{PREFIX}KAFKA_SECURITY_FILE")
     kafka = KafkaClient(
         KafkaSettings(
             bootstrap=settings.kafka_bootstrap,

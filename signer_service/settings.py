@@ -6,7 +6,6 @@ A wrong value stops the start with one line that names the variable. Secrets are
 import ipaddress
 import re
 import socket
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -163,29 +162,6 @@ def load(**overrides: Any) -> Settings:
     except ValueError as error:
         # The default of the seat is made outside pydantic's own collecting of errors.
         raise BadInput("settings", f"{PREFIX}INDEX: {error}") from None
-
-
-def read_security_file(path: Path | None) -> Mapping[str, str]:
-    """Return the ``name=value`` lines of a file of Kafka security options; empty lines and ``#`` are skipped.
-
-    Raises:
-        BadInput: code ``settings``: it cannot be read, or a line is no pair. Never with the line itself.
-    """
-    if path is None:
-        return {}
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        raise BadInput("settings", f"{PREFIX}KAFKA_SECURITY_FILE: {path} cannot be read as text") from None
-    options: dict[str, str] = {}
-    for number, line in enumerate(text.splitlines(), start=1):
-        if not line.strip() or line.lstrip().startswith("#"):
-            continue
-        name, found, value = line.partition("=")
-        if not found:
-            raise BadInput("settings", f"{PREFIX}KAFKA_SECURITY_FILE: line {number} of {path} is not name=value")
-        options[name.strip()] = value.strip()
-    return options
 
 
 def _line(error: Any) -> str:

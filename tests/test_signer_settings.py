@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import BadInput
-from signer_service.settings import load, ordinal_of_host, read_security_file
+from signer_service.settings import load, ordinal_of_host
 
 
 @pytest.fixture(autouse=True)
@@ -73,16 +73,3 @@ def test_suspicion_outlasts_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGNER_SERVICE_BEAT_MS", "1000")
     with pytest.raises(BadInput, match="SUSPECT_AFTER_MS must be at least twice BEAT_MS"):
         load()
-
-
-def test_security_options_are_read_from_a_file_and_never_shown(tmp_path: Path) -> None:
-    path = tmp_path / "kafka.properties"
-    path.write_text("# for the signers\nsecurity.protocol=SASL_SSL\n\nsasl.password=a=b\n")
-    assert read_security_file(path) == {"security.protocol": "SASL_SSL", "sasl.password": "a=b"}
-    assert read_security_file(None) == {}
-    path.write_text("sasl.password hunter2\n")
-    with pytest.raises(BadInput, match="line 1") as caught:
-        read_security_file(path)
-    assert "hunter2" not in str(caught.value)
-    with pytest.raises(BadInput, match="KAFKA_SECURITY_FILE"):
-        read_security_file(tmp_path / "none")

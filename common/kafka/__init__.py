@@ -3,6 +3,7 @@
 ``port``         what may be asked of it: values and protocols; everybody else imports only this.
 ``client``       the factory of the real thing, for composition roots.
 ``producer`` ``tail`` ``group`` ``admin``   the real clients; ``owner`` is the thread that a Consumer belongs to.
+``security``     passwords and certificates, out of a private file.
 ``options``      librdkafka's settings, each with its reason.
 ``state``        is the broker there, and do the client threads still turn?
 ``embedded``     the in-process broker, for the demo and for fast tests.

@@ -79,7 +79,7 @@ def api(plan: Plan, place: Place, n: int) -> ChildSpec:
         env=_common("SIGNER_REST_API_", plan, place)
         | {
             "SIGNER_REST_API_INDEX": str(n),
-            "SIGNER_REST_API_TRUST_DIR": str(place.keys),
+            "SIGNER_REST_API_SECRETS_DIR": str(place.keys),
             "SIGNER_REST_API_HOST": HOST,
             "SIGNER_REST_API_PORT": str(plan.port + n),
             "SIGNER_REST_API_ADMIN_PORT": str(plan.admin_port + 100 + n),

@@ -31,13 +31,13 @@ def trust(tmp_path: Path) -> Trust:
 
 def refused(folder: Path, **more: object) -> str:
     with pytest.raises(BadInput) as caught:
-        read_trust_files(Settings(index=0, trust_dir=folder, **more))  # type: ignore[arg-type]
+        read_trust_files(Settings(index=0, secrets_dir=folder, **more))  # type: ignore[arg-type]
     assert "\n" not in caught.value.detail
     return caught.value.detail
 
 
 def test_good_files_are_read(trust: Trust, tmp_path: Path) -> None:
-    files = read_trust_files(Settings(index=0, trust_dir=tmp_path))
+    files = read_trust_files(Settings(index=0, secrets_dir=tmp_path))
     assert files.operator_key == trust.operator_pub
     assert ed25519.public_key(files.edge_key) == trust.edge_pub
     assert trust.edge.expose().hex() not in repr(files)
@@ -109,7 +109,7 @@ def test_settings_and_roster_that_pin_different_keys_are_refused(trust: Trust, t
         ("TOPIC_PREFIX", "no spaces", "SIGNER_REST_API_TOPIC_PREFIX"),
         ("PINNED_KEYS", "{", "SIGNER_REST_API_PINNED_KEYS"),
         ("PINNED_KEYS", '{"default": "short"}', "SIGNER_REST_API_PINNED_KEYS"),
-        ("KAFKA_SECURITY", '{"acks": "0"}', "SIGNER_REST_API_KAFKA_SECURITY"),
+        ("KAFKA_SECURITY_FILE", "/nowhere", "SIGNER_REST_API_KAFKA_SECURITY_FILE: /nowhere: there is no such file"),
         ("LOG_LEVEL", "loud", "SIGNER_REST_API_LOG_LEVEL"),
         ("AUTH", "maybe", "SIGNER_REST_API_AUTH"),
     ],
@@ -131,11 +131,17 @@ def test_without_tokens_only_loopback_is_bound_unless_that_is_meant() -> None:
     assert load(host="0.0.0.0", auth="none", index=0).hosts is None  # noqa: S104
 
 
-def test_a_secret_of_the_broker_stays_out_of_sight() -> None:
-    settings = load(index=0, kafka_security={"sasl.password": "hunter2", "sasl.username": "pod"})
+def test_a_secret_of_the_broker_stays_out_of_sight(tmp_path: Path) -> None:
+    path = tmp_path / "kafka.properties"
+    path.write_text("sasl.username=pod\nsasl.password=hunter2\n")
+    path.chmod(0o600)
+    settings = load(index=0, kafka_security_file=path)
     assert "hunter2" not in repr(settings)
     assert settings.kafka().security["sasl.password"] == "hunter2"
     assert "hunter2" not in repr(settings.kafka())
+    path.write_text("acks=0\n")
+    with pytest.raises(BadInput, match="SIGNER_REST_API_KAFKA_SECURITY_FILE: acks is not an option"):
+        load(index=0, kafka_security_file=path)
 
 
 @pytest.mark.parametrize(("name", "index"), [("rest-api-0", 0), ("rest-api-12", 12), ("pod7.svc.local", 7)])
@@ -182,7 +188,7 @@ async def test_a_pod_as_a_process_serves_and_ends_in_order_when_told(own_world: 
             "SIGNER_REST_API_KAFKA_BOOTSTRAP": cluster.bootstrap,
             "SIGNER_REST_API_KAFKA_EMBEDDED": "true",
             "SIGNER_REST_API_TOPIC_PREFIX": own_world.trust.prefix,
-            "SIGNER_REST_API_TRUST_DIR": str(own_world.folder),
+            "SIGNER_REST_API_SECRETS_DIR": str(own_world.folder),
         }
     )
     try:
@@ -214,7 +220,7 @@ async def test_a_pod_as_a_process_serves_and_ends_in_order_when_told(own_world: 
         second = run({"SIGNER_REST_API_INDEX": "1", "SIGNER_REST_API_PORT": str(port)})
         out, _ = await asyncio.to_thread(second.communicate, None, 30)
         assert second.returncode == 2
-        assert "TRUST_DIR" in out
+        assert "SECRETS_DIR" in out
     finally:
         if child.poll() is None:
             child.kill()

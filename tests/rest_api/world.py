@@ -344,7 +344,7 @@ class World:
             "kafka_bootstrap": self.broker.bootstrap,
             "kafka_embedded": True,
             "topic_prefix": self.trust.prefix,
-            "trust_dir": self.folder,
+            "secrets_dir": self.folder,
         }
         return Settings(**{**given, **more})  # type: ignore[arg-type]
 
