@@ -147,7 +147,7 @@ def read_files(settings: Settings, metrics: Metrics) -> Given:
     directory = StateDir.open(settings.state_dir, sealer)
     try:
         saved = directory.load()
-        state = _restore(settings, saved, trust)
+        state = _restore(settings, saved, trust, roster.log_generation)
     except BaseException:
         directory.close()
         raise
@@ -167,7 +167,7 @@ def read_files(settings: Settings, metrics: Metrics) -> Given:
     )
 
 
-def _restore(settings: Settings, saved: Saved | None, trust: LogTrust) -> CeremonyState:
+def _restore(settings: Settings, saved: Saved | None, trust: LogTrust, generation: int) -> CeremonyState:
     timing = CeremonyTiming(
         patience_ms=settings.phase_patience_ms,
         absent_holder_ms=settings.absent_holder_ms,
@@ -178,7 +178,8 @@ def _restore(settings: Settings, saved: Saved | None, trust: LogTrust) -> Ceremo
     )
     if saved is None:
         return ceremony.start(settings.seat, trust, timing)
-    return restore(Durable(saved.public, saved.secrets), settings.seat, trust, timing)
+    kept = Durable(saved.public, saved.secrets)
+    return restore(kept, settings.seat, trust, timing, generation=generation)
 
 
 def _sealing_key(settings: Settings) -> Secret[bytes]:

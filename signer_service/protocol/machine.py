@@ -3,8 +3,8 @@
 A machine is a plain function of its inputs. Time, randomness and who sent a record are arguments; a tick is an input
 like any other. A machine performs no IO, reads no clock and never logs: it returns what the shell must do.
 
-The order inside a ``Transition`` is a promise to the shell: make ``state`` durable where the machine says so, then send,
-then feed the next event. "Durable before sent" is therefore a property of a type, not of somebody's memory.
+The order inside a ``Transition`` is a promise to the shell: make ``state`` durable where the machine says so, then
+send, then feed the next event. "Durable before sent" is therefore a property of a type, not of somebody's memory.
 
 A state that was passed to ``step`` belongs to it: the caller goes on with ``Transition.state`` only. (The ceremony's
 state is immutable; the signing machines, which hold thousands of sessions, reuse theirs.)
@@ -154,7 +154,7 @@ class RequestsDropped:
 
 @dataclass(frozen=True, slots=True)
 class PeerArrived:
-    """A record from a peer topic whose envelope verified. ``envelope`` is the raw envelope: evidence, if it comes to that."""
+    """A record from a peer topic whose envelope verified. ``envelope`` is that envelope, raw: evidence, if need be."""
 
     sender: Sender
     message: PeerMessage

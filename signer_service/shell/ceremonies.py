@@ -7,6 +7,7 @@ new view only after it.
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from common.errors import BadInput, Unavailable
@@ -27,6 +28,7 @@ from signer_service.protocol.ceremony_state import (
     LogLost,
     LogRecord,
     SendFailed,
+    Soft,
 )
 from signer_service.protocol.ceremony_view import alarms, signing_view
 from signer_service.protocol.machine import Note, Outgoing, Tick, ToAudit, ToKeys, ToLog
@@ -76,7 +78,7 @@ class Ceremonies:
         self._state = state
         self._directory = directory
         self._saved = saved
-        self._written: tuple[object, ...] = (None,) * 5
+        self._written: CeremonyState | None = None
         self._producer = producer
         self._outbox = outbox
         self._on_garbage = on_garbage
@@ -200,8 +202,10 @@ class Ceremonies:
 
     async def _save(self, *, force: bool) -> None:
         state = self._state
-        facts = (state.log, state.secrets, state.committed, state.opens, state.opened)
-        if all(now is before for now, before in zip(facts, self._written, strict=True)):
+        # All but what the machine itself calls forgettable: most steps change nothing else, and writing down costs more
+        # than a step.
+        facts = replace(state, soft=Soft())
+        if facts == self._written:
             return
         kept = durable(state)
         saved = Saved(kept.public, kept.secrets)
