@@ -4,5 +4,6 @@
 ``view``         what a machine may know of the committee
 ``participant``  checks a request itself, then gives one share of a signature
 ``coordinator``  leads one signing session
-``ceremony``     key generation and resharing, as a fold over one log
+``fold``         the ceremony log, folded: the same state at every replica
+``ceremony``     what this seat adds to that log: key generation and resharing
 """

@@ -65,6 +65,8 @@ from signer_service.protocol.machine import (
 _TOLD = frozenset({"ceremony-opened", "ceremony-ended", "ceremony-committed", "roster-accepted", "late-record"})
 """Facts that go to the audit topic besides blame."""
 
+_EVIDENCE_BYTES = 256 * 1024
+
 _ALARMS = frozenset({"log-forked", "roster-alarm", "protocol-version", "checkpoint-refused"})
 """Facts that are told even in a replay."""
 
@@ -297,6 +299,7 @@ def _audit(findings: Iterable[Finding], now: Instant) -> Iterable[ToAudit]:
             signers=(Index(finding.culprit),) if finding.culprit else (),
             code=finding.note.name,
             detail=(finding.detail or str(facts.get("reason", "")))[:512],
-            evidence=finding.evidence,
+            # A larger one would not fit into an audit record; its offset says where it stands.
+            evidence=tuple(each for each in finding.evidence if len(each) <= _EVIDENCE_BYTES),
         )
         yield ToAudit(AuditEvent(f"ceremony/{facts['offset']}", (entry,)))

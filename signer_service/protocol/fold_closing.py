@@ -7,7 +7,7 @@ phase after its close counts no more.
 phase      who is expected                        next                                  ends the attempt
 =========  =====================================  ====================================  ==============================
 announce   every seat that may take part          all spoke (reshare: or q votes)       reshare: fewer than q announced
-deal       dealers that announced, and leavers    all spoke, or q votes                 fewer than t_old valid dealers
+deal       dealers that announced (else leavers)  all spoke, or q votes                 fewer than t_old valid dealers
 verdict    every recipient                        all spoke, or q votes                 QUAL below t_old; no group key
 ready      every recipient that got a share       all spoke, or q votes                 fewer than q Ready (generate: n)
 commit     a KeyRecord (``fold_commit``)          -                                     q votes
@@ -82,7 +82,7 @@ def awaited(attempt: Attempt) -> set[Index]:
     if attempt.phase is Phase.ANNOUNCE:
         return announce_expected(attempt)
     if attempt.phase is Phase.DEAL:
-        return dealers_expected(attempt) - set(attempt.dealt)
+        return dealers_expected(attempt)
     if attempt.phase is Phase.VERDICT:
         return set(attempt.announced) - set(attempt.verdicts)
     if attempt.phase is Phase.READY and attempt.made is not None:

@@ -96,9 +96,15 @@ def dealers_allowed(attempt: Attempt) -> set[Index]:
 
 
 def dealers_expected(attempt: Attempt) -> set[Index]:
-    """Whose Deal is waited for: those who announced, and holders that leave (who have nothing to announce)."""
-    leavers = set(attempt.old.identities) - set(attempt.new.identities)
-    return dealers_allowed(attempt) & (set(attempt.announced) | leavers)
+    """Who has yet to deal: those who announced; and seats that leave only if those are too few without them.
+
+    A dead machine is the usual reason to leave a seat out of a roster: nothing may wait for its Deal in vain.
+    """
+    allowed = dealers_allowed(attempt)
+    missing = (allowed & set(attempt.announced)) - set(attempt.dealt)
+    if not missing and len(attempt.deals) < attempt.dealers_needed:
+        missing = (allowed - set(attempt.new.identities)) - set(attempt.dealt)
+    return missing
 
 
 def deal(attempt: Attempt, said: Said, record: Deal) -> Outcome:
