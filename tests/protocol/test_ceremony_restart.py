@@ -5,15 +5,16 @@ from dataclasses import replace
 import pytest
 
 from common.errors import BadInput
-from common.ids import Index, Instant
+from common.ids import Epoch, Index, Instant
 from common.secret import Secret
-from common.wire.messages import Announce, CeremonyRecord, Deal, Open
+from common.wire import codec
+from common.wire.messages import Announce, CeremonyRecord, Deal, KeyRecord, Open
 from signer_service.frost.group import Scalar
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import Durable, durable, restore
-from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeySecrets, LogRecord
+from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeyCopySeen, KeySecrets, LogRecord
 from signer_service.protocol.ceremony_view import alarms, signing_view
-from signer_service.protocol.machine import Tick
+from signer_service.protocol.machine import Tick, ToKeys
 from signer_service.protocol.snapshot import pack
 from tests import playbook
 from tests.world import World
@@ -186,3 +187,38 @@ def test_no_restart_makes_a_seat_open_more_often() -> None:
         world.start(1)
         world.run_for(5_000)
     assert len(set(opened)) == 1
+
+
+def test_a_lost_log_goes_on_from_the_key_records_that_the_operator_names(done: World) -> None:
+    current = done.key().current
+    assert current is not None
+    group_key = done.keys_at()[1].public.group_key
+    fresh = World(2, 3, seed=9)
+    fresh.generation = 2
+    checkpoint = codec.encode(current.record)
+    raw = fresh.house.roster(2, (1, 2, 3), version=2, log_generation=2, checkpoints=(checkpoint,))
+    for index, seat in fresh.seats.items():
+        seat.roster, seat.disk = raw, done.seats[index].disk
+    fresh.start()
+    fresh.run(lambda: fresh.holds(1))
+    playbook.every_subset_signs(fresh.keys_at())
+    fresh.run_for(1_000)
+    fresh.ask_refresh(1)
+    fresh.run(lambda: fresh.agrees(2))
+    assert fresh.keys_at()[1].public.group_key == group_key
+    playbook.every_subset_signs(fresh.keys_at())
+
+
+def test_a_wrong_public_copy_is_written_anew_and_one_of_a_later_epoch_is_left_alone(done: World) -> None:
+    state = state_of(done, 1)
+    current = done.key().current
+    assert current is not None
+    later = Instant(done.now + 60_000)
+
+    def copies(seen: KeyRecord | None) -> list[KeyRecord]:
+        transition = ceremony.step(state, KeyCopySeen(playbook.KEY, seen), later, done.entropy)
+        return [each.record for each in transition.send if isinstance(each, ToKeys)]
+
+    assert copies(current.record) == []
+    assert copies(None) == [current.record]
+    assert copies(replace(current.record, epoch=Epoch(9))) == []
