@@ -2,20 +2,30 @@
 
     C3 01 | CRC-64-AVRO fingerprint of the writer's schema, 8 bytes little-endian | body
 
-``decode`` takes what anybody may have sent. It compares the size with the record's cap before it looks inside, reads
-by ``common.wire.shapes`` (each value has one encoding, each length a bound), and wants every byte used. Only
-``BadInput`` leaves it. ``encode`` holds our own values against the same bounds: what it lets out, ``decode`` takes.
+fastavro writes and reads the bytes, and reads what older versions wrote. Ours is what it does not do for the bytes of
+strangers: the size is compared with the record's cap before anything is read; every byte has to be used; every length,
+count, number and name is held to its bound (``common.wire.shapes``); only ``BadInput`` leaves ``decode``. ``encode``
+holds our own values to the same bounds: what it lets out, ``decode`` takes.
 
-The one importer of fastavro, which gives the fingerprints and reads what older versions wrote.
+A length or count that lies costs nothing: fastavro reads from memory, where no read gives more than there is, and no
+array has items of no bytes. What it makes of many small items that are there before their number is compared with the
+bound stays under 128 bytes for each byte received (a test measures it).
+
+fastavro takes more than one encoding of a value: padded integers and integers of more than 64 bits, arrays in blocks,
+255 for true, -1 for the last symbol of an enum or branch of a union. That is harmless where a signature is over the
+bytes as received, or where nothing compares bytes. What is kept for ever (rosters, key records, the ceremony log)
+has to have one form, so there the value, encoded again, must equal the input: ``not-canonical``.
+
+The one importer of fastavro.
 """
 
-import io
 import json
 from dataclasses import dataclass
 from functools import cache
+from io import BytesIO
 from typing import Any, Final, TypeVar, get_args
 
-import fastavro
+from fastavro import schemaless_reader, schemaless_writer
 from fastavro.schema import fingerprint as fastavro_fingerprint
 from fastavro.schema import parse_schema, to_parsing_canonical_form
 
@@ -23,8 +33,10 @@ import schemas
 from common.errors import BadInput
 from common.ids import BootId, RecordId, RequestId
 from common.wire import messages as m
-from common.wire.avro import Shape
-from common.wire.shapes import CAPS, LOOSE_REQUEST, SHAPES
+from common.wire.conversion import Shape
+from common.wire.names import REPEATED_UUID, UUID
+from common.wire.scalars import TOPIC
+from common.wire.shapes import CAPS, SHAPES
 
 T = TypeVar("T")
 
@@ -33,14 +45,19 @@ SCHEMA_LEVEL: Final = schemas.LEVEL
 
 _MARK: Final = b"\xc3\x01"
 _HEADER_BYTES: Final = 10
+_CEREMONY: Final[tuple[type[Any], ...]] = get_args(m.CeremonyRecord)
+_PEER: Final[tuple[type[Any], ...]] = get_args(m.PeerMessage)
 
 
 @dataclass(frozen=True, slots=True)
 class _Format:
     kind: type[Any]
     header: bytes
+    schema: Any
     shape: Shape[Any]
     cap: int
+    canonical: bool
+    """Whether only one encoding of a value is taken: what is kept for ever."""
 
 
 def _without_logical_types(schema: Any) -> Any:
@@ -63,15 +80,13 @@ def fingerprint(schema: str) -> bytes:
 
 
 def _format(kind: type[Any]) -> _Format:
-    header = _MARK + fingerprint(schemas.current(kind.__name__))
-    return _Format(kind, header, SHAPES[kind], CAPS[kind])
+    text = schemas.current(kind.__name__)
+    return _Format(kind, _MARK + fingerprint(text), _parse(text), SHAPES[kind], CAPS[kind], kind in _CEREMONY)
 
 
 _BY_KIND: Final[dict[type[Any], _Format]] = {kind: _format(kind) for kind in SHAPES}
 _BY_HEADER: Final[dict[bytes, _Format]] = {entry.header: entry for entry in _BY_KIND.values()}
-_BY_NAME: Final[dict[str, _Format]] = {kind.__name__: entry for kind, entry in _BY_KIND.items()}
-_CEREMONY: Final[tuple[type[Any], ...]] = get_args(m.CeremonyRecord)
-_PEER: Final[tuple[type[Any], ...]] = get_args(m.PeerMessage)
+_BY_NAME: Final[dict[str, _Format]] = {entry.schema["name"]: entry for entry in _BY_KIND.values()}
 
 
 def encode(message: m.Message) -> bytes:
@@ -81,11 +96,9 @@ def encode(message: m.Message) -> bytes:
         BadInput: ``out-of-bounds`` with the field, or ``too-large``: nobody would take it.
     """
     entry = _BY_KIND[type(message)]
-    out = [entry.header]
-    entry.shape.write(message, out)
-    data = b"".join(out)
+    data = _write(entry.header, entry.schema, entry.shape.write(message))
     if len(data) > entry.cap:
-        raise BadInput("too-large", f"{entry.kind.__name__} has {len(data)} bytes, at most {entry.cap} are allowed")
+        raise _too_large(entry, data)
     return data
 
 
@@ -94,23 +107,24 @@ def decode(data: bytes, *expected: type[T]) -> T:
 
     Raises:
         BadInput: ``not-single-object``, ``unknown-schema``, ``unexpected-record``, ``too-large``, ``truncated``,
-            ``trailing-bytes``, ``not-canonical``, or ``out-of-bounds``; the last two with the field where known.
+            ``trailing-bytes``, ``not-canonical``, or ``out-of-bounds``, the last with the field where known.
     """
     if len(data) > m.MAX_RECORD_BYTES:
         raise BadInput("too-large", f"{len(data)} bytes, at most {m.MAX_RECORD_BYTES} are allowed")
     entry = _BY_HEADER.get(data[:_HEADER_BYTES])
-    at = _HEADER_BYTES
     if entry is None:
-        entry, data = _translate(data, expected)
-        at = 0
-    kind = entry.kind
-    if kind not in expected:
-        raise _unexpected(kind, expected)
+        entry, writer = _older(data)
+    else:
+        writer = entry.schema
+    if entry.kind not in expected:
+        names = ", ".join(sorted(one.__name__ for one in expected))
+        raise BadInput("unexpected-record", f"{entry.kind.__name__} does not belong here; expected {names}")
     if len(data) > entry.cap:
-        raise BadInput("too-large", f"{kind.__name__} has {len(data)} bytes, at most {entry.cap} are allowed")
-    value, at = entry.shape.read(data, at)
-    if at != len(data):
-        raise BadInput("trailing-bytes", f"{len(data) - at} bytes after the end of {kind.__name__}")
+        raise _too_large(entry, data)
+    plain = _read(data, writer)
+    value = entry.shape.read(plain if writer is entry.schema else _resolve(plain, writer, entry.schema))
+    if entry.canonical and _write(data[:_HEADER_BYTES], writer, plain) != data:
+        raise BadInput("not-canonical", f"{entry.kind.__name__}: encoding it again gives other bytes")
     return value  # type: ignore[no-any-return]
 
 
@@ -126,47 +140,69 @@ def decode_peer(data: bytes) -> m.PeerMessage:
     return record
 
 
-def _unexpected(kind: type[Any], expected: tuple[type[Any], ...]) -> BadInput:
-    names = ", ".join(sorted(one.__name__ for one in expected))
-    return BadInput("unexpected-record", f"{kind.__name__} does not belong here; expected {names}")
+def _too_large(entry: _Format, data: bytes) -> BadInput:
+    return BadInput("too-large", f"{entry.kind.__name__} has {len(data)} bytes, at most {entry.cap} are allowed")
 
 
-def _translate(data: bytes, expected: tuple[type[Any], ...]) -> tuple[_Format, bytes]:
-    """Rewrite a record of an older schema as the current one's body, by Avro's schema resolution."""
+def _older(data: bytes) -> tuple[_Format, Any]:
+    """Return the format, and the writer's schema, of a record that names a schema of the past."""
     if data[:2] != _MARK or len(data) < _HEADER_BYTES:
         raise BadInput("not-single-object", "does not begin as an Avro single object")
     text = schemas.history().get(data[2:_HEADER_BYTES])
     if text is None:
         raise BadInput("unknown-schema", f"no schema has the fingerprint {data[2:_HEADER_BYTES].hex()}")
-    name = json.loads(text)["name"]
-    entry = _BY_NAME.get(name)
-    if entry is None or entry.kind not in expected:
-        raise BadInput("unexpected-record", f"{name} does not belong here")
-    if len(data) > entry.cap:
-        raise BadInput("too-large", f"{name} has {len(data)} bytes, at most {entry.cap} are allowed")
-    writer, reader = _parse(text), _parse(schemas.current(name))
-    body = data[_HEADER_BYTES:]
-    # fastavro raises what it happens upon: IndexError, KeyError, EOFError, its own.
-    try:
-        old = _read(body, writer, None)
-        again = _write(writer, old)
-        current = _write(reader, _read(body, writer, reader))
-    except Exception as bad:
-        raise BadInput("truncated", f"not a {name} of the schema that it names") from bad
-    if again != body:
-        code = "trailing-bytes" if body.startswith(again) else "not-canonical"
-        raise BadInput(code, f"{name}: re-encoding gives other bytes")
-    return entry, current
+    writer = _parse(text)
+    entry = _BY_NAME.get(writer["name"])
+    if entry is None:
+        raise BadInput("unexpected-record", f"{writer['name']} is not a record of today")
+    return entry, writer
 
 
-def _read(body: bytes, writer: Any, reader: Any) -> Any:
-    return fastavro.schemaless_reader(io.BytesIO(body), writer, reader, return_record_name=True)
+# --- fastavro ---------------------------------------------------------------------------------------------------------
 
 
-def _write(schema: Any, value: Any) -> bytes:
-    out = io.BytesIO()
-    fastavro.schemaless_writer(out, schema, value)
+def _write(header: bytes, schema: Any, plain: Any) -> bytes:
+    out = BytesIO()
+    out.write(header)
+    schemaless_writer(out, schema, plain)
     return out.getvalue()
+
+
+def _read(data: bytes, schema: Any) -> Any:
+    """Return the plain value after the header of ``data``; all of it."""
+    stream = BytesIO(data)
+    stream.seek(_HEADER_BYTES)
+    # Not chained: what fastavro says may quote the input.
+    try:
+        plain = schemaless_reader(stream, schema, None, True)
+    except UnicodeDecodeError:
+        raise BadInput("out-of-bounds", "expected UTF-8") from None
+    except IndexError:
+        # A byte that should go on and is the last; or the number of a symbol or branch that the schema does not have.
+        if stream.tell() == len(data) and data[-1] > 127:
+            raise _truncated() from None
+        raise BadInput("out-of-bounds", "no such symbol or branch") from None
+    except Exception:  # noqa: BLE001 - what it happens upon: EOFError, KeyError, its own
+        raise _truncated() from None
+    if stream.tell() != len(data):
+        raise BadInput("trailing-bytes", f"{len(data) - stream.tell()} bytes after the end of the record")
+    return plain
+
+
+def _truncated() -> BadInput:
+    return BadInput("truncated", "the bytes end inside a value")
+
+
+def _resolve(plain: Any, writer: Any, reader: Any) -> Any:
+    """Return what ``plain``, read by an older schema, is by today's: Avro's schema resolution.
+
+    Over bytes that are ours: what fastavro skips (a field that went) it reads by other rules than what it keeps.
+    """
+    stream = BytesIO(_write(b"", writer, plain))
+    try:
+        return schemaless_reader(stream, writer, reader, True)
+    except Exception:  # noqa: BLE001 - its own, ValueError, KeyError
+        raise BadInput("out-of-bounds", "an older schema's value that today's cannot hold") from None
 
 
 # --- poison that can still be answered --------------------------------------------------------------------------------
@@ -187,11 +223,20 @@ def addressee(data: bytes) -> Addressee | None:
 
     The caller must hold ``reply_to`` against the pattern of response topics: anybody may have written it.
     """
-    if len(data) > m.MAX_RECORD_BYTES or data[:_HEADER_BYTES] != _BY_KIND[m.MsgToSign].header:
+    entry = _BY_KIND[m.MsgToSign]
+    if len(data) > m.MAX_RECORD_BYTES or data[:_HEADER_BYTES] != entry.header:
         return None
     try:
-        request, _ = LOOSE_REQUEST.read(data, _HEADER_BYTES)
+        plain = _read(data, entry.schema)
+        reply_to = TOPIC.read(plain["reply_to"])
     except BadInput:
         return None
-    ids = tuple(dict.fromkeys(item.request_id for item in request.items))
-    return Addressee(request.record_id, request.instance_id, request.reply_to, ids)
+    # More answers than one record may ask for would make us somebody's amplifier.
+    if not 1 <= len(plain["items"]) <= m.MAX_ITEMS:
+        return None
+    return Addressee(
+        record_id=RecordId(UUID.read(plain["record_id"])),
+        instance_id=BootId(REPEATED_UUID.read(plain["instance_id"])),
+        reply_to=reply_to,
+        request_ids=tuple(dict.fromkeys(RequestId(UUID.read(item["request_id"])) for item in plain["items"])),
+    )

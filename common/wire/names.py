@@ -1,4 +1,4 @@
-"""Text and names in transit: strings, UUIDs and hex, as shapes of ``common.wire.avro``.
+"""Text and names in transit: strings, UUIDs and hex, as shapes of ``common.wire.conversion``.
 
 Names repeat: the same keys, topics, callers and boot ids stand in record after record. Checking one costs more than
 remembering that it was checked, so the last ones are kept, in both directions.
@@ -9,7 +9,7 @@ from collections.abc import Callable
 from functools import lru_cache
 from typing import Final
 
-from common.wire.avro import Shape, fixed, read_long, refuse, truncated, write_long
+from common.wire.conversion import Shape, refuse
 
 _REPEATS: Final = 1024
 """How many names are remembered: strangers can push ours out, which costs a microsecond, but not pile up."""
@@ -25,41 +25,23 @@ def text(
     """
     detail = f"expected {low} to {high} characters that may stand here"
 
-    def to_bytes(value: str) -> bytes:
-        if not (low <= len(value) <= high and accepts(value)):
-            refuse(detail)
-        try:
-            raw = value.encode()
-        except UnicodeEncodeError:
-            refuse("expected text that UTF-8 can hold")
-        return write_long(len(raw)) + raw
-
-    def from_bytes(raw: bytes) -> str:
-        try:
-            value = raw.decode()
-        except UnicodeDecodeError:
-            refuse("expected UTF-8")
+    def check(value: str) -> str:
         if not (low <= len(value) <= high and accepts(value)):
             refuse(detail)
         return value
 
     if repeats:
-        to_bytes = lru_cache(_REPEATS)(to_bytes)
-        from_bytes = lru_cache(_REPEATS)(from_bytes)
+        check = lru_cache(_REPEATS)(check)
+    return Shape(check, check)
 
-    def write(value: str, out: list[bytes]) -> None:
-        out.append(to_bytes(value))
 
-    def read(data: bytes, at: int) -> tuple[str, int]:
-        size, at = read_long(data, at)
-        if not 0 <= size <= 4 * high:
-            refuse(detail)
-        end = at + size
-        if end > len(data):
-            truncated()
-        return from_bytes(data[at:end]), end
-
-    return Shape(write, read)
+def encodable(value: str) -> bool:
+    """Whether UTF-8 can hold ``value``: Python's text may have half of a surrogate pair in it."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def matching(pattern: str, high: int) -> Shape[str]:
@@ -70,18 +52,16 @@ def matching(pattern: str, high: int) -> Shape[str]:
 def hexadecimal(size: int) -> Shape[str]:
     """Lower-case hex of ``size`` bytes in memory, an Avro ``fixed`` in transit: no second spelling is possible."""
     accepts = re.compile(f"[0-9a-f]{{{2 * size}}}").fullmatch
-    raw = fixed(size)
 
-    def write(value: str, out: list[bytes]) -> None:
+    def write(value: str) -> bytes:
         if accepts(value) is None:
             refuse(f"expected {2 * size} lower-case hex digits")
-        out.append(bytes.fromhex(value))
+        return bytes.fromhex(value)
 
-    def read(data: bytes, at: int) -> tuple[str, int]:
-        value, at = raw.read(data, at)
-        return value.hex(), at
+    return Shape(write, bytes.hex)
 
-    return Shape(write, read)
+
+_is_uuid: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
 
 
 def _uuid_to_bytes(value: str) -> bytes:
@@ -92,26 +72,11 @@ def _uuid_to_bytes(value: str) -> bytes:
 
 def _uuid_from_bytes(raw: bytes) -> str:
     digits = raw.hex()
-    if len(digits) != 32:
-        truncated()
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
-def _uuid(to_bytes: Callable[[str], bytes], from_bytes: Callable[[bytes], str]) -> Shape[str]:
-    def write(value: str, out: list[bytes]) -> None:
-        out.append(to_bytes(value))
-
-    def read(data: bytes, at: int) -> tuple[str, int]:
-        end = at + 16
-        return from_bytes(data[at:end]), end
-
-    return Shape(write, read)
-
-
-_is_uuid: Final = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}").fullmatch
-
-UUID: Final = _uuid(_uuid_to_bytes, _uuid_from_bytes)
+UUID: Final = Shape(_uuid_to_bytes, _uuid_from_bytes)
 """Canonical text in memory (``common.ids.parse_uuid``), ``fixed(16)`` with logical type ``uuid`` in transit."""
 
-REPEATED_UUID: Final = _uuid(lru_cache(_REPEATS)(_uuid_to_bytes), lru_cache(_REPEATS)(_uuid_from_bytes))
+REPEATED_UUID: Final[Shape[str]] = Shape(lru_cache(_REPEATS)(_uuid_to_bytes), lru_cache(_REPEATS)(_uuid_from_bytes))
 """The same for boot ids, of which a system has a handful at a time."""
