@@ -1,5 +1,6 @@
 """The composition root of the HTTP edge: ``create_app(settings)``. It reads the files; the lifespan does the rest."""
 
+import asyncio
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
@@ -19,14 +20,16 @@ from common.observability.admin import AdminServer
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from rest_api import problems
+from rest_api.callers import Callers
 from rest_api.dependencies import Batches, Services
 from rest_api.gateway.core import Gateway, GatewayConfig
 from rest_api.health import liveness, readiness
 from rest_api.middleware import EveryRequest
 from rest_api.models import REQUESTS
 from rest_api.problems import Problem
-from rest_api.routes import cluster, health, keys, page, sign
+from rest_api.routes import cluster, health, keys, page, sign, sign_ws
 from rest_api.settings import Settings
+from rest_api.sockets import Sockets
 from rest_api.trust_files import TrustFiles, read_trust_files
 
 VERSION = "0.1.0"
@@ -48,9 +51,11 @@ def create_app(settings: Settings, *, on_fatal: Callable[[str], None] = end_proc
         on_fatal: Told once when the process cannot go on.
 
     Raises:
-        BadInput: a key file or the roster is missing, open to others, or wrong: one line, with what to do.
+        BadInput: a key file, the token file or the roster is missing, open to others, or wrong: one line, with what
+            to do.
     """
     trust = read_trust_files(settings)
+    callers = Callers(settings.tokens_file, settings.rate_of_addresses, settings.trusted_proxies)
     metrics = Metrics()
     app = FastAPI(
         title="signer-flow",
@@ -59,20 +64,20 @@ def create_app(settings: Settings, *, on_fatal: Callable[[str], None] = end_proc
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, trust, metrics, on_fatal),
+        lifespan=_lifespan(settings, trust, callers, metrics, on_fatal),
     )
     app.add_middleware(EveryRequest, metrics=metrics, hosts=settings.hosts)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation)
-    for routes in (sign, keys, cluster, health, page):
+    for routes in (sign, sign_ws, keys, cluster, health, page):
         app.include_router(routes.router)
     _document(app)
     return app
 
 
 def _lifespan(
-    settings: Settings, trust: TrustFiles, metrics: Metrics, on_fatal: Callable[[str], None]
+    settings: Settings, trust: TrustFiles, callers: Callers, metrics: Metrics, on_fatal: Callable[[str], None]
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -101,16 +106,28 @@ def _lifespan(
         port = settings.admin_port if settings.admin_port is not None else ADMIN_BASE_PORT + index
         admin = AdminServer(settings.admin_host, port, lambda: liveness(gateway), lambda: readiness(gateway), rendered)
         await admin.start()
-        app.state.services = Services(settings, gateway, metrics, Batches(settings.pending_limit_items))
+        app.state.services = Services(
+            settings, gateway, metrics, Batches(settings.pending_limit_items), callers, Sockets()
+        )
         app.state.admin_port = admin.port
         gateway.start()
+        watching = asyncio.create_task(callers.watch(_tell_of_tokens))
         try:
             yield
         finally:
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
             await gateway.close()
             await admin.close()
 
     return lifespan
+
+
+def _tell_of_tokens(wrong: str) -> None:
+    if wrong:
+        _log.error("the new token file is refused, and the tokens of before go on", detail=wrong)
+    else:
+        _log.info("the token file was read again")
 
 
 def _id(request: Request) -> str:

@@ -10,20 +10,23 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.requests import HTTPConnection
 
 from common.errors import BadInput, Unavailable
 from common.ids import KeyId, RequestId
 from common.observability.metrics import Metrics
 from common.wire.messages import MAX_DEADLINE_MS
+from rest_api.callers import Caller, Callers, NeverFits, TooFast, UnknownCaller
 from rest_api.gateway.core import Gateway
 from rest_api.gateway.outbox import new_uuid
 from rest_api.problems import Problem, invalid, invalid_prefix
 from rest_api.settings import Settings
+from rest_api.sockets import Sockets
 
 BODY_CAP: Final = 512 * 1024
 BATCH_BODY_CAP: Final = 8 * 1024 * 1024
-ANONYMOUS: Final = "anonymous"
 TIMEOUT_HEADER: Final = "Request-Timeout-Ms"
+CHALLENGE: Final = 'Bearer realm="signer-flow"'
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -59,9 +62,11 @@ class Services:
     gateway: Gateway
     metrics: Metrics
     batches: Batches
+    callers: Callers
+    sockets: Sockets
 
 
-def services(request: Request) -> Services:
+def services(request: HTTPConnection) -> Services:
     """The services of the app that serves this request."""
     return cast(Services, request.app.state.services)
 
@@ -76,7 +81,7 @@ def request_id(request: Request) -> RequestId:
     return cast(RequestId, request.scope["signer_flow.request_id"])
 
 
-def deadline_ms(request: Request) -> int:
+def deadline_ms(request: HTTPConnection) -> int:
     """How many milliseconds the caller gives us.
 
     Raises:
@@ -90,12 +95,79 @@ def deadline_ms(request: Request) -> int:
     return int(given)
 
 
+def identify(connection: HTTPConnection, authorization: str | None = None) -> Caller:
+    """Who makes this request (or opened this connection: ask again for each message, a token may be withdrawn).
+
+    Args:
+        connection: Whose Authorization header is looked at.
+        authorization: What goes before that header: a browser cannot send one with a WebSocket.
+
+    Raises:
+        Problem: 401; 429 for an address that tries too often.
+    """
+    callers = services(connection).callers
+    address = _address(connection)
+    try:
+        caller = callers.identify(authorization or connection.headers.get("authorization"), address)
+    except UnknownCaller as unknown:
+        charge(connection, callers.anonymous(address))
+        if unknown.presented:
+            raise Problem(
+                "unauthorized",
+                "the Authorization header holds no token that is known here",
+                challenge=f'{CHALLENGE}, error="invalid_token"',
+            ) from None
+        raise Problem(
+            "unauthorized",
+            "send a token: `Authorization: Bearer <token>`; a browser's form has none",
+            challenge=CHALLENGE,
+        ) from None
+    connection.scope["signer_flow.principal"] = caller.principal
+    return caller
+
+
+def visitor(connection: HTTPConnection) -> Caller:
+    """The caller of a route that asks for no token: his address is all that is known, and counted."""
+    return services(connection).callers.anonymous(_address(connection))
+
+
+def charge(connection: HTTPConnection, caller: Caller, items: int = 1, whole: int = 0) -> None:
+    """Count ``items`` (of ``whole`` in this request) against the caller's rate, before they are signed.
+
+    Raises:
+        Problem: 429 with the time after which there is room, or 422 for more than ever fit.
+    """
+    try:
+        services(connection).callers.charge(caller, items, whole)
+    except TooFast as limit:
+        detail = f"the rate of this caller is {limit.rate}"
+        raise Problem("rate-limited", detail, retry_after_s=limit.retry_after_s) from None
+    except NeverFits as limit:
+        detail = f"the rate of this caller is {limit.rate}: send at most {limit.rate.amount} items at once"
+        raise Problem("batch-over-rate", detail, [("items", detail)]) from None
+
+
+def check_allowed(caller: Caller, key_id: KeyId) -> None:
+    """Refuse a key that the caller's token is not for.
+
+    Raises:
+        Problem: 403.
+    """
+    if not caller.may_use(key_id):
+        raise Problem("key-not-allowed", f"this token is not for the key {key_id!r}")
+
+
+def _address(connection: HTTPConnection) -> str:
+    peer = connection.client.host if connection.client is not None else None
+    return services(connection).callers.address_of(peer, connection.headers.getlist("x-forwarded-for"))
+
+
 def media_type(request: Request) -> str:
     """The media type of the body, lower case, without parameters; empty if none is named."""
     return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
-def admit(request: Request, timeout_ms: int) -> None:
+def admit(request: HTTPConnection, timeout_ms: int) -> None:
     """Refuse what could not be sent anyway, before its body is read.
 
     Raises:
@@ -193,7 +265,7 @@ def of_unavailable(error: Unavailable) -> Problem:
     return Problem(error.code, error.detail)
 
 
-def choose_key(request: Request, key_id: str | None) -> KeyId:
+def choose_key(request: HTTPConnection, key_id: str | None) -> KeyId:
     """The key that is meant.
 
     Raises:
@@ -207,7 +279,7 @@ def choose_key(request: Request, key_id: str | None) -> KeyId:
         raise of_unavailable(error) from None
 
 
-def same_site(request: Request) -> None:
+def same_site(request: HTTPConnection) -> None:
     """Refuse a form that a page of another site sent: the browser says so, and a program says nothing.
 
     Raises:

@@ -8,16 +8,20 @@ import time
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from rest_api import problems
 from rest_api.dependencies import new_request_id
+from rest_api.gateway.lines import Lines
 from rest_api.problems import Problem
+from rest_api.token_file import ANONYMOUS
 
 ID_HEADER: Final = "X-Request-Id"
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+_REFUSED: Final = frozenset({401, 403, 429})
 _log = get_logger(__name__)
 
 
@@ -34,10 +38,11 @@ class EveryRequest:
         self._app = app
         self._metrics = metrics
         self._hosts = hosts
+        self._lines = Lines(_log, time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await self._socket(scope, receive, send)
             return
         began = time.perf_counter()
         headers = Headers(scope=scope)
@@ -55,20 +60,35 @@ class EveryRequest:
                 out["X-Content-Type-Options"] = "nosniff"
                 out["Referrer-Policy"] = "same-origin"
                 self._count(scope, status, began)
+                self._tell(scope, status)
             await send(message)
 
         try:
             if self._hosts is not None and not self._is_ours(headers.get("host", "")):
-                await problems.respond(Problem("wrong-host", "this service does not go by that host name"), own_id)(
-                    scope, receive, reply
-                )
+                await wrong_host(own_id)(scope, receive, reply)
                 return
             await self._app(scope, receive, reply)
         except Exception as error:
-            _log.error("a request failed", request_id=own_id, shown_id=shown, path=scope["path"], exc_info=error)
+            _log.error(
+                "a request failed",
+                request_id=own_id,
+                shown_id=shown,
+                principal=_principal(scope),
+                path=scope["path"],
+                exc_info=error,
+            )
             if status != 0:
                 raise
             await problems.respond(problems.of_status(500), own_id)(scope, receive, reply)
+
+    async def _socket(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """A WebSocket's upgrade (or the lifespan): the same look at the host name; its messages count themselves."""
+        if scope["type"] == "websocket":
+            own_id = scope["signer_flow.request_id"] = new_request_id()
+            if self._hosts is not None and not self._is_ours(Headers(scope=scope).get("host", "")):
+                await wrong_host(own_id)(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
 
     def _is_ours(self, host: str) -> bool:
         assert self._hosts is not None  # noqa: S101 - the caller looked
@@ -78,9 +98,34 @@ class EveryRequest:
         bare, colon, port = name.rpartition(":")
         return bool(colon) and port.isdigit() and bare in self._hosts
 
+    def _tell(self, scope: Scope, status: int) -> None:
+        known = {
+            "request_id": scope["signer_flow.request_id"],
+            "principal": _principal(scope),
+            "route": _route(scope),
+            "status": status,
+        }
+        if status in _REFUSED:
+            self._lines.warn("a caller was refused", **known)
+        else:
+            _log.debug("answered", **known)
+
     def _count(self, scope: Scope, status: int, began: float) -> None:
-        # The template, never the path: a stranger's invented paths must not become labels.
-        route = getattr(scope.get("route"), "path", "none")
+        route = _route(scope)
         self._metrics.http_requests.labels(route=route, method=scope["method"], status=status).inc()
         since = scope.get("signer_flow.read_at", began)
         self._metrics.http_request_duration.labels(route=route).observe(time.perf_counter() - since)
+
+
+def wrong_host(own_id: str) -> Response:
+    """The answer to a request that was meant for somebody else, or says so."""
+    return problems.respond(Problem("wrong-host", "this service does not go by that host name"), own_id)
+
+
+def _route(scope: Scope) -> str:
+    # The template, never the path: a stranger's invented paths must not become labels.
+    return str(getattr(scope.get("route"), "path", "none"))
+
+
+def _principal(scope: Scope) -> str:
+    return str(scope.get("signer_flow.principal", ANONYMOUS))

@@ -32,6 +32,8 @@ TABLE: Final[Mapping[str, ProblemSpec]] = {
     # the request
     "invalid-json": ProblemSpec(400, "The body is not JSON"),
     "bad-request": ProblemSpec(400, "The request was refused as malformed"),
+    "unauthorized": ProblemSpec(401, "A token is needed here"),
+    "key-not-allowed": ProblemSpec(403, "This caller may not use that key"),
     "cross-site": ProblemSpec(403, "A page of another site may not ask for signatures"),
     "wrong-host": ProblemSpec(403, "The Host header names another host"),
     "not-found": ProblemSpec(404, "There is nothing at this address"),
@@ -45,6 +47,8 @@ TABLE: Final[Mapping[str, ProblemSpec]] = {
     "unsupported-media-type": ProblemSpec(415, "The body's media type is not supported"),
     "invalid-request": ProblemSpec(422, "The request does not say what it must"),
     "reserved-prefix": ProblemSpec(422, "Messages that begin so are signed for ourselves only"),
+    "batch-over-rate": ProblemSpec(422, "A batch of that many items can never fit this caller's rate"),
+    "rate-limited": ProblemSpec(429, "This caller asks too often", retryable=True, retry_after_s=1),
     # us
     "internal": ProblemSpec(500, "An internal error"),
     "refresh-unavailable": ProblemSpec(501, "Refresh on request is not available"),
@@ -81,18 +85,43 @@ DEADLINE_DETAIL: Final = "the outcome is unknown: the message may still be signe
 
 
 class Problem(Exception):
-    """An error on its way to the caller. ``code`` is a row of ``TABLE``; ``errors`` are (field, detail) pairs."""
+    """An error on its way to the caller. ``code`` is a row of ``TABLE``; ``errors`` are (field, detail) pairs.
 
-    def __init__(self, code: str, detail: str, errors: Sequence[tuple[str, str]] = ()) -> None:
+    ``retry_after_s`` goes before the table's; ``challenge`` is the WWW-Authenticate of a 401.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        detail: str,
+        errors: Sequence[tuple[str, str]] = (),
+        *,
+        retry_after_s: int | None = None,
+        challenge: str | None = None,
+    ) -> None:
         super().__init__(f"{code}: {detail}")
         self.code = code
         self.detail = detail
         self.errors = tuple(errors)
+        self.retry_after_s = TABLE[code].retry_after_s if retry_after_s is None else retry_after_s
+        self.challenge = challenge
 
     @property
     def spec(self) -> ProblemSpec:
         """The row of the table."""
         return TABLE[self.code]
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers that belong to it, whatever form its text is shown in."""
+        headers = {"Cache-Control": "no-store"}
+        if self.retry_after_s is not None:
+            headers["Retry-After"] = str(self.retry_after_s)
+        if self.challenge is not None:
+            headers["WWW-Authenticate"] = self.challenge
+        if self.spec.status in {408, 413}:
+            # What is left of the body would have to be read first.
+            headers["Connection"] = "close"
+        return headers
 
     def body(self, request_id: str) -> dict[str, Any]:
         """Return the problem document."""
@@ -143,15 +172,8 @@ def invalid_prefix() -> Problem:
 
 def respond(problem: Problem, request_id: str) -> Response:
     """Return the HTTP answer."""
-    spec = problem.spec
-    headers = {"Cache-Control": "no-store"}
-    if spec.retry_after_s is not None:
-        headers["Retry-After"] = str(spec.retry_after_s)
-    if spec.status in {408, 413}:
-        # What is left of the body would have to be read first.
-        headers["Connection"] = "close"
     body = orjson.dumps(problem.body(request_id))
-    return Response(body, status_code=spec.status, media_type=MEDIA_TYPE, headers=headers)
+    return Response(body, status_code=problem.spec.status, media_type=MEDIA_TYPE, headers=problem.headers())
 
 
 def of_status(status: int) -> Problem:

@@ -12,6 +12,7 @@ import re
 import socket
 from collections.abc import Mapping
 from enum import StrEnum
+from ipaddress import IPv4Network, IPv6Network
 from pathlib import Path
 from typing import Annotated, Any, Self
 
@@ -25,15 +26,19 @@ from common.kafka.security import read_security_file
 from common.observability.logging import LogFormat
 from common.wire import topics
 from common.wire.messages import MAX_DEADLINE_MS
+from rest_api.token_file import Rate, parse_rate
 
 ENV_PREFIX = "SIGNER_REST_API_"
+NO_RATE = "none"
+DEFAULT_ADDRESS_RATE = Rate(1000, "second")
 _TRAILING_DIGITS = re.compile(r"[0-9]{1,4}$")
 
 Port = Annotated[int, Field(ge=0, le=65535)]
 
 
 class Auth(StrEnum):
-    """Who may call: TOKENS needs a token file, and without one loopback is the only address; NONE is everybody."""
+    """Who may call: TOKENS asks for a token of the token file, and without a file binds to loopback only; NONE is
+    everybody."""
 
     TOKENS = "tokens"
     NONE = "none"
@@ -51,6 +56,13 @@ class Settings(BaseSettings):
     index: Annotated[int, Field(ge=0, le=topics.MAX_POD_INDEX)] | None = None
     """N: our answers come on ``signer.v1.resp<N>``. By default the digits that end the host name."""
     auth: Auth = Auth.TOKENS
+    tokens_file: Path | None = None
+    """Who may call (``rest_api.token_file``); read again when it changes."""
+    address_rate: str | None = None
+    """Signatures and verifications of one address whose caller has no token: ``100/second``, ``6000/minute``, or
+    ``none`` for no limit. By default none on loopback, else 1000/second. Like every rate: of this pod alone."""
+    trusted_proxies: frozenset[IPv4Network | IPv6Network] = frozenset()
+    """Networks whose X-Forwarded-For is believed, as a JSON list."""
     allowed_hosts: frozenset[str] | None = None
     """Names that a request's Host header may have. None: any, or, on a loopback address, loopback's names."""
 
@@ -90,6 +102,13 @@ class Settings(BaseSettings):
     def _prefix(cls, value: str) -> str:
         return _said(topics.check_prefix, value)
 
+    @field_validator("address_rate")
+    @classmethod
+    def _rate(cls, value: str | None) -> str | None:
+        if value not in (None, NO_RATE):
+            parse_rate(value)
+        return value
+
     @field_validator("pinned_keys")
     @classmethod
     def _pins(cls, value: Mapping[KeyId, str]) -> Mapping[KeyId, str]:
@@ -105,10 +124,12 @@ class Settings(BaseSettings):
 
     @model_validator(mode="after")
     def _closed_by_default(self) -> Self:
-        if self.auth is Auth.TOKENS and not is_loopback(self.host):
+        if self.auth is Auth.NONE and self.tokens_file is not None:
+            raise ValueError(f"{ENV_PREFIX}AUTH=none and {ENV_PREFIX}TOKENS_FILE contradict each other: drop one")
+        if self.auth is Auth.TOKENS and self.tokens_file is None and not is_loopback(self.host):
             raise ValueError(
                 f"{self.host} is not a loopback address and nobody would be asked who he is: "
-                f"set {ENV_PREFIX}AUTH=none if that is meant"
+                f"set {ENV_PREFIX}TOKENS_FILE, or {ENV_PREFIX}AUTH=none if that is meant"
             )
         return self
 
@@ -133,6 +154,13 @@ class Settings(BaseSettings):
             return frozenset(name.lower() for name in self.allowed_hosts)
         # A page of a stranger can give its own name our loopback address and then is "same origin": the name tells.
         return frozenset({"127.0.0.1", "localhost", "[::1]", self.host}) if is_loopback(self.host) else None
+
+    @property
+    def rate_of_addresses(self) -> Rate | None:
+        """The rate of each address without a token; None: no limit."""
+        if self.address_rate is None:
+            return None if is_loopback(self.host) else DEFAULT_ADDRESS_RATE
+        return None if self.address_rate == NO_RATE else parse_rate(self.address_rate)
 
     def trust_file(self, own: Path | None, name: str) -> Path:
         """The file named by itself, else the one of ``secrets_dir``.

@@ -11,7 +11,7 @@ from starlette.responses import Response
 
 from common.ids import KeyId
 from common.wire.messages import KeyPresence, KeyRecord
-from rest_api.dependencies import choose_key, services
+from rest_api.dependencies import charge, check_allowed, choose_key, identify, services
 from rest_api.gateway.core import Gateway
 from rest_api.models import JwkSet, KeyInfo, KeysResponse
 from rest_api.problems import Problem
@@ -108,9 +108,11 @@ async def jwks(request: Request) -> Response:
 @router.post(
     "/v1/keys/{key_id}/refresh",
     summary="Ask for a refresh now",
-    responses=problem_docs(404, 501, 503),
+    responses=problem_docs(401, 403, 404, 429, 501, 503),
 )
 async def refresh(request: Request, key_id: str) -> Response:
     """Ask the committee to replace the key's shares. The public key stays."""
-    choose_key(request, key_id)
+    caller = identify(request)
+    charge(request, caller)
+    check_allowed(caller, choose_key(request, key_id))
     raise Problem("refresh-unavailable", "this version replaces no shares on request")

@@ -11,12 +11,15 @@ from starlette.responses import Response
 from common.errors import BadInput, Unavailable
 from common.observability.logging import get_logger
 from rest_api import web
+from rest_api.callers import Caller
 from rest_api.dependencies import (
-    ANONYMOUS,
     BODY_CAP,
     admit,
+    charge,
+    check_allowed,
     choose_key,
     deadline_ms,
+    identify,
     media_type,
     of_bad_input,
     of_unavailable,
@@ -49,11 +52,13 @@ async def submit(request: Request) -> Response:
     """Sign the form's text; the answer is the page, or for ``Accept: text/plain`` the one line."""
     text = ""
     try:
-        timeout_ms = deadline_ms(request)
         same_site(request)
+        caller = identify(request)
+        timeout_ms = deadline_ms(request)
         admit(request, timeout_ms)
+        charge(request, caller)
         text = await _read_text(request, timeout_ms / 1000)
-        answer = await _sign(request, text, timeout_ms)
+        answer = await _sign(request, caller, text, timeout_ms)
     except Problem as refused:
         answer = {"problem": refused}
     problem: Problem | None = answer.get("problem")
@@ -63,14 +68,17 @@ async def submit(request: Request) -> Response:
     return _page(request, status, {**answer, "text": text})
 
 
-async def _sign(request: Request, text: str, timeout_ms: int) -> dict[str, Any]:
+async def _sign(request: Request, caller: Caller, text: str, timeout_ms: int) -> dict[str, Any]:
     try:
         message = text.encode()
         check_message(message)
         gateway = services(request).gateway
         key_id = choose_key(request, None)
+        check_allowed(caller, key_id)
         own_id = request_id(request)
-        pending = gateway.submit(own_id, key_id, message, ANONYMOUS, timeout_ms, traceparent=traceparent(request))
+        pending = gateway.submit(
+            own_id, key_id, message, caller.principal, timeout_ms, traceparent=traceparent(request)
+        )
     except UnicodeEncodeError:
         raise invalid(FIELD, "half of a surrogate pair is no character") from None
     except BadInput as error:
@@ -123,12 +131,7 @@ def _line(answer: dict[str, Any]) -> str:
 
 def _headers(answer: dict[str, Any]) -> dict[str, str]:
     problem: Problem | None = answer.get("problem")
-    headers = {"Cache-Control": "no-store"}
-    if problem is not None and problem.spec.retry_after_s is not None:
-        headers["Retry-After"] = str(problem.spec.retry_after_s)
-    if problem is not None and problem.spec.status in {408, 413}:
-        headers["Connection"] = "close"
-    return headers
+    return {"Cache-Control": "no-store"} if problem is None else problem.headers()
 
 
 def _plain(answer: dict[str, Any], status: int) -> Response:

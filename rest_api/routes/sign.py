@@ -14,12 +14,14 @@ from common import ed25519
 from common.errors import BadInput, Unavailable
 from common.ids import KeyId
 from rest_api.dependencies import (
-    ANONYMOUS,
     BATCH_BODY_CAP,
     BODY_CAP,
     admit,
+    charge,
+    check_allowed,
     choose_key,
     deadline_ms,
+    identify,
     new_request_id,
     of_bad_input,
     of_unavailable,
@@ -28,6 +30,7 @@ from rest_api.dependencies import (
     read_body,
     request_id,
     services,
+    visitor,
     want_json,
 )
 from rest_api.gateway.core import Result
@@ -47,7 +50,7 @@ from rest_api.routes.answers import as_json, body_of, problem_docs, signature_or
 
 router = APIRouter(tags=["signing"])
 
-_ERRORS: Final = (400, 404, 408, 413, 415, 422, 500, 503, 504)
+_ERRORS: Final = (400, 401, 403, 404, 408, 413, 415, 422, 429, 500, 503, 504)
 
 
 @router.post(
@@ -59,18 +62,23 @@ _ERRORS: Final = (400, 404, 408, 413, 415, 422, 500, 503, 504)
 async def sign(request: Request) -> Response:
     """Return a plain Ed25519 signature (RFC 8032) over the message, made by the key's committee."""
     gateway = services(request).gateway
+    caller = identify(request)
     timeout_ms = deadline_ms(request)
     admit(request, timeout_ms)
     want_json(request)
+    charge(request, caller)
     asked = parse(SignRequest, await read_body(request, BODY_CAP, timeout_ms / 1000))
     try:
         message = message_of(asked.text, asked.data)
     except BadInput as error:
         raise of_bad_input(error) from None
     key_id = choose_key(request, asked.key_id)
+    check_allowed(caller, key_id)
     own_id = request_id(request)
     try:
-        pending = gateway.submit(own_id, key_id, message, ANONYMOUS, timeout_ms, traceparent=traceparent(request))
+        pending = gateway.submit(
+            own_id, key_id, message, caller.principal, timeout_ms, traceparent=traceparent(request)
+        )
     except Unavailable as error:
         raise of_unavailable(error) from None
     return as_json(signature_or_problem(gateway, own_id, key_id, message, await pending))
@@ -84,6 +92,7 @@ async def sign(request: Request) -> Response:
 )
 async def sign_batch(request: Request) -> Response:
     """Return one result per item, in order: a signature, or a reference and its error. A bad item fails alone."""
+    caller = identify(request)
     timeout_ms = deadline_ms(request)
     ends_at = asyncio.get_running_loop().time() + timeout_ms / 1000
     admit(request, timeout_ms)
@@ -91,14 +100,17 @@ async def sign_batch(request: Request) -> Response:
     batches = services(request).batches
     if batches.full():
         raise Problem("in-flight-limit", "too many batches are under way")
+    charge(request, caller)  # the first item, so that nobody sends large bodies for nothing
     with batches.one():
         asked = parse(BatchRequest, await read_body(request, BATCH_BODY_CAP, timeout_ms / 1000))
         limit = services(request).settings.batch_limit_items
         if len(asked.items) > limit:
             raise invalid("items", f"at most {limit} items")
+        charge(request, caller, len(asked.items) - 1, whole=len(asked.items))
         key_id = choose_key(request, asked.key_id)
+        check_allowed(caller, key_id)
         rows = [_Row(request, key_id, value) for value in asked.items]
-        await _submit_all(request, rows, key_id, ends_at)
+        await _submit_all(request, rows, key_id, caller.principal, ends_at)
         waiting = [row.pending for row in rows if row.pending is not None]
         if waiting:
             await asyncio.wait(waiting)
@@ -145,7 +157,7 @@ class _Row:
         return {"reference": self.reference, "error": problem.body(self.request_id)}
 
 
-async def _submit_all(request: Request, rows: list[_Row], key_id: KeyId, ends_at: float) -> None:
+async def _submit_all(request: Request, rows: list[_Row], key_id: KeyId, principal: str, ends_at: float) -> None:
     """Send the good ones, as the window that all batches share lets them: half the pending limit is for the others."""
     gateway, window = services(request).gateway, services(request).batches.window
     trace = traceparent(request)
@@ -160,7 +172,7 @@ async def _submit_all(request: Request, rows: list[_Row], key_id: KeyId, ends_at
                 left_ms = max(1, int((ends_at - loop.time()) * 1000))
                 try:
                     row.pending = gateway.submit(
-                        row.request_id, key_id, row.message, ANONYMOUS, left_ms, traceparent=trace
+                        row.request_id, key_id, row.message, principal, left_ms, traceparent=trace
                     )
                 except Unavailable as error:
                     window.release()
@@ -175,12 +187,13 @@ async def _submit_all(request: Request, rows: list[_Row], key_id: KeyId, ends_at
     "/v1/verify",
     summary="Verify a signature",
     openapi_extra=body_of("VerifyRequest"),
-    responses={200: {"model": VerifyResponse}, **problem_docs(400, 404, 413, 415, 422, 500, 503)},
+    responses={200: {"model": VerifyResponse}, **problem_docs(400, 404, 413, 415, 422, 429, 500, 503)},
 )
 async def verify(request: Request) -> Response:
     """Say whether a signature is valid (strict RFC 8032) under a key of this service, or under any public key."""
     timeout_ms = deadline_ms(request)
     want_json(request)
+    charge(request, visitor(request))
     asked = parse(VerifyRequest, await read_body(request, BODY_CAP, timeout_ms / 1000))
     if asked.key_id is not None and asked.public_key is not None:
         raise invalid("public_key", "give key_id or public_key, not both")
