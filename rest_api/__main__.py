@@ -15,6 +15,7 @@ import uvloop
 
 from common.errors import BadInput, SignerFlowError
 from common.observability import logging
+from rest_api import sockets
 from rest_api.app import create_app
 from rest_api.settings import Settings, load
 
@@ -58,7 +59,7 @@ async def serve(settings: Settings) -> int:
             port=settings.port,
             loop="uvloop",
             http="httptools",
-            ws="none",
+            **sockets.UVICORN,
             lifespan="on",
             log_config=None,
             access_log=False,

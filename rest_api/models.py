@@ -15,6 +15,7 @@ from common.wire.messages import MAX_MESSAGE_BYTES, RESERVED_PREFIX
 
 MAX_BATCH_ITEMS = 1_000
 MAX_REFERENCE_CHARS = 256
+MAX_SOCKET_ID_CHARS = 64
 
 Text = Annotated[str | None, Field(description="The message as text; its UTF-8 bytes are signed.")]
 Data = Annotated[str | None, Field(description="The message as base64 (RFC 4648, standard alphabet, padded).")]
@@ -33,6 +34,23 @@ class SignRequest(BaseModel):
     text: Text = None
     data: Data = None
     key_id: KeyName = None
+
+
+class SocketRequest(SignRequest):
+    """One message on the WebSocket: as a request to sign, and the client's own id for it, which comes back."""
+
+    model_config = _example({"id": "1", "text": "hello"}, {"id": "b-7", "data": "AAEC", "key_id": "default"})
+
+    id: Annotated[str, Field(min_length=1, max_length=MAX_SOCKET_ID_CHARS)]
+
+
+class SocketToken(BaseModel):
+    """The caller's token, for every later message on the same WebSocket."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, hide_input_in_errors=True)
+
+    id: Annotated[str, Field(min_length=1, max_length=MAX_SOCKET_ID_CHARS)]
+    token: Annotated[str, Field(min_length=1, max_length=256)]
 
 
 class BatchItem(BaseModel):

@@ -55,7 +55,7 @@ _KEY = Label("key_id")
 _SEAT = Label("seat", most=256)
 _CODE = Label("code")
 _TOPIC = Label("topic", most=128)
-_METHOD = _closed("method", "GET", "HEAD", "POST", "OPTIONS")
+_METHOD = _closed("method", "GET", "HEAD", "POST", "OPTIONS", "WS")  # WS: a message on a WebSocket
 _ROUTE = Label("route", most=32)
 _STATUS = Label("status")
 PHASES = ("idle", *(phase.value for phase in Phase))

@@ -157,7 +157,7 @@ class Gateway:
         self._last_turn = self._loop.time()
         self._queue_wait_ms = 0
         self._rivals: frozenset[BootId] = frozenset()
-        self._draining = False
+        self.draining = asyncio.Event()
         self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -214,9 +214,9 @@ class Gateway:
 
     def drain(self, grace_s: float) -> None:
         """Take no more requests; what is pending has ``grace_s`` to come, then it is told that we go away."""
-        if self._draining:
+        if self.draining.is_set():
             return
-        self._draining = True
+        self.draining.set()
         self._send_beat()
         self._loop.call_later(grace_s, self._abandon)
 
@@ -227,7 +227,8 @@ class Gateway:
         """Answer what is left, flush, and stop every client. Bounded; may be repeated."""
         if self._closed:
             return
-        self._closed = self._draining = True
+        self._closed = True
+        self.draining.set()
         self._abandon()
         for task in self._tasks:
             task.cancel()
@@ -243,7 +244,7 @@ class Gateway:
         Raises:
             Unavailable: with a code of the table of problems.
         """
-        if self._draining:
+        if self.draining.is_set():
             raise Unavailable("shutting-down", "this pod is going away; another one will take the request")
         if self._positioned_at is None:
             raise Unavailable("not-ready", "this pod has not found its place in its topics yet")
@@ -363,8 +364,9 @@ class Gateway:
     def _send_beat(self) -> None:
         if self._positioned_at is None:
             return
-        state = ReplicaState.DRAINING if self._draining else ReplicaState.READY
-        beat = self.pods.beat(state, self._draining, len(self._correlation), Instant(time.time_ns() // 1_000_000))
+        draining = self.draining.is_set()
+        state = ReplicaState.DRAINING if draining else ReplicaState.READY
+        beat = self.pods.beat(state, draining, len(self._correlation), Instant(time.time_ns() // 1_000_000))
         sealed = envelope.seal(self._sealer, self._places.presence, codec.encode(beat))
         with contextlib.suppress(Unavailable):  # the next one is due soon
             self._producer.send(self._places.presence, sealed)
@@ -382,7 +384,7 @@ class Gateway:
     def readiness(self) -> dict[str, str]:
         """What keeps us from serving, by name; empty when nothing does. Never asks the broker."""
         wrong: dict[str, str] = {}
-        if self._draining:
+        if self.draining.is_set():
             wrong["draining"] = "this pod is going away"
         if self._positioned_at is None:
             wrong["position"] = f"not positioned on {self._reply_to}"

@@ -43,6 +43,7 @@ from common.wire.messages import (
     SignItem,
     VerificationShare,
 )
+from rest_api import sockets
 from rest_api.__main__ import Server
 from rest_api.app import create_app
 from rest_api.settings import Settings
@@ -298,14 +299,21 @@ class Pod:
 
 
 @contextlib.asynccontextmanager
-async def running_pod(settings: Settings, *, wait: bool = True) -> AsyncIterator[Pod]:
-    """Run a pod on free ports of loopback."""
+async def running_pod(settings: Settings, *, wait: bool = True, port: int = 0) -> AsyncIterator[Pod]:
+    """Run a pod on free ports of loopback (or on ``port``); it drains before it stops, as the process does."""
     import uvicorn
 
     fatal: list[str] = []
     app = create_app(settings, on_fatal=fatal.append)
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=0, http="httptools", ws="none", lifespan="on", log_config=None, access_log=False
+        app,
+        host="127.0.0.1",
+        port=port,
+        http="httptools",
+        **sockets.UVICORN,
+        lifespan="on",
+        log_config=None,
+        access_log=False,
     )
     config.timeout_graceful_shutdown = 3
     server = Server(config)
@@ -314,14 +322,16 @@ async def running_pod(settings: Settings, *, wait: bool = True) -> AsyncIterator
         await until(lambda: server.started or task.done(), "the pod listens", 10)
         if task.done():
             task.result()
-        port = server.servers[0].sockets[0].getsockname()[1]
-        url = f"http://127.0.0.1:{port}"
+        bound = server.servers[0].sockets[0].getsockname()[1]
+        url = f"http://127.0.0.1:{bound}"
         async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
             pod = Pod(server, url, f"http://127.0.0.1:{app.state.admin_port}", http)
             if wait:
                 await until(lambda: not pod.gateway.readiness(), "the pod is ready", 10)
             yield pod
     finally:
+        if (running := getattr(app.state, "services", None)) is not None:
+            running.gateway.drain(0)
         server.should_exit = True
         await task
     assert fatal == []
