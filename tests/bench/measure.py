@@ -82,6 +82,8 @@ class Measurement:
                 break
         before = [stats.scrape(text) for text in scrape(self._system.scrapes)]
         full = self._phase(f"full load, {best} callers", "closed", lengths.full, floor=True, concurrency=best)
+        if not full["ok"]:
+            raise BenchError(f"nothing was signed: {full['failed']}")
         after = [stats.scrape(text) for text in scrape(self._system.scrapes)]
         grown = [stats.growth(old, new) for old, new in zip(before, after, strict=True)]
         return full | {"concurrency": best, "stages": _stages(grown)}
@@ -99,7 +101,7 @@ class Measurement:
         """Run one phase. Processes that die in it end the measurement: what is left would be another system.
 
         Raises:
-            BenchError: a process is gone, or nothing at all was signed.
+            BenchError: a process is gone.
         """
         wanted = {"urls": self._system.urls, "public_key": self._system.public_key, "seconds": seconds}
         samples: list[float] = []
@@ -121,13 +123,11 @@ class Measurement:
             f"  {what}: {result['rate_per_s']:.0f}/s, p50 {latency.get('p50_ms', '-')} ms, "
             f"p99 {latency.get('p99_ms', '-')} ms" + (f", failed {result['failed']}" if result["failed"] else "")
         )
-        if not result["ok"]:
-            raise BenchError(f"{what}: nothing was signed: {result['failed']}")
         result |= accounting.used(before, after, result["ok"])
+        cost: dict[str, float] | None = result["cpu_ms_per_signature"]
         if samples:
-            cost = result["cpu_ms_per_signature"]
             result["floor_samples_ms"] = [round(each, 4) for each in samples]
-        if samples and self._threshold is not None:
+        if samples and cost and self._threshold is not None:
             result["floor_ms"] = round(median(samples), 4)
             result["ratio"] = round((cost["api"] + cost.get("signer", 0.0)) / median(samples), 3)
         return result

@@ -111,7 +111,7 @@ def _remarks(report: Report) -> list[str]:
                     f"{row['name']}, {phase}: others used {found['others_busy']:.0%} of the machine, "
                     f"the hypervisor took {found['steal']:.0%}"
                 )
-    return remarks
+    return list(dict.fromkeys(remarks))  # 2-of-3 stands in two tables
 
 
 def machine_line(report: Report) -> str:
