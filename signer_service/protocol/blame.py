@@ -58,7 +58,7 @@ def check_blame_evidence(
         entry: Of kind BLAME.
         wire: The way to read signed records.
         identity_keys: The seats' identity keys of that time.
-        public: The verification shares of the key in the epoch in question.
+        public: The verification shares of the entry's key in the entry's epoch.
         internal_message: What a session without a request signed: the key record's bytes, if it was one.
 
     Raises:
@@ -67,10 +67,15 @@ def check_blame_evidence(
     if entry.kind is not AuditKind.BLAME:
         raise _no_proof("not an accusation")
     if entry.code == BAD_COMMITMENT and len(entry.evidence) == 1:
-        return _check_commitments(entry.evidence[0], wire, identity_keys)
-    if entry.code == BAD_SHARE and len(entry.evidence) == 3:
-        return _check_share(entry.evidence, wire, identity_keys, public, internal_message)
-    raise _no_proof("an unknown accusation, or the wrong number of records")
+        culprit = _check_commitments(entry.evidence[0], wire, identity_keys)
+    elif entry.code == BAD_SHARE and len(entry.evidence) == 3:
+        culprit = _check_share(entry, wire, identity_keys, public, internal_message)
+    else:
+        raise _no_proof("an unknown accusation, or the wrong number of records")
+    # Whoever counts accusations by the seats that they name must not count one against a bystander.
+    if entry.signers != (culprit,):
+        raise _no_proof("the accusation names another seat than its evidence")
+    return culprit
 
 
 def _check_commitments(envelope: bytes, wire: Wire, identity_keys: Mapping[Index, bytes]) -> Index:
@@ -87,13 +92,13 @@ def _check_commitments(envelope: bytes, wire: Wire, identity_keys: Mapping[Index
 
 
 def _check_share(
-    evidence: tuple[bytes, ...],
+    entry: AuditEntry,
     wire: Wire,
     identity_keys: Mapping[Index, bytes],
     public: PublicKeyPackage,
     internal_message: bytes | None,
 ) -> Index:
-    batch_raw, package_raw, answer_raw = evidence
+    batch_raw, package_raw, answer_raw = entry.evidence
     sender, answer = wire.open_envelope(answer_raw, identity_keys)
     committer, batch = wire.open_envelope(batch_raw, identity_keys)
     package = wire.decode_package(package_raw)
@@ -101,6 +106,9 @@ def _check_share(
         raise _no_proof("the records are not a batch of commitments and an answer")
     if committer != sender:
         raise _no_proof("commitments and answer are not of one boot of one seat")
+    # ``public`` was looked up by what the accuser wrote: a good share of one epoch is a bad one by another's numbers.
+    if any((group.scope.key_id, group.epoch) != (entry.key_id, entry.epoch) for group in package.groups):
+        raise _no_proof("the group is of another key or epoch than the accusation")
     return _judge(sender.index, batch, package, answer, wire, public, internal_message)
 
 

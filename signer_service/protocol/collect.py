@@ -33,6 +33,8 @@ def take_commitments(ctx: Context, sender: Sender, batch: NonceBatch, envelope: 
             or grant.coordinator != state.seat
             or grant.coordinator_boot != state.boot_id
             or malformed(grant, envelope)
+            # A look at a commitment costs 70 us: a liar must not choose how many we look at.
+            or len(grant.commitments) > pool.credit
             or not state.stocks.is_new(sender, grant)
         ):
             ctx.out.note("nonce_batch_stray", seat=sender.index)

@@ -17,8 +17,12 @@ from signer_service.protocol.nonce_pool import POOL_SIZE
 FIRST_TARGET: Final = 16
 FIRST_PATIENCE_MS: Final = 250
 MAX_PATIENCE_MS: Final = 4_000
+MAX_COUNTER: Final = 2**53 - 1
+"""The largest counter that a package can name."""
 GROW_WITHIN_MS: Final = 1_000
 """A pool that is refilled again this soon is too small."""
+MAX_CREDIT: Final = 4
+"""Requests of full size whose answers may all come late, and are all taken."""
 MAX_BATCH_BYTES: Final = 128 * 1024
 """An honest batch has less than 20 KiB; one that would not fit into an audit record as evidence is not taken."""
 
@@ -39,6 +43,7 @@ class CommitmentPool:
         "asked",
         "asked_at",
         "boot_id",
+        "credit",
         "limit",
         "patience_ms",
         "ready",
@@ -56,6 +61,7 @@ class CommitmentPool:
         self.target = min(FIRST_TARGET, limit)
         self.ready: deque[Stocked] = deque()
         self.asked = 0
+        self.credit = 0
         self.asked_at = Instant(0)
         self.patience_ms = FIRST_PATIENCE_MS
         self.refilled_at = Instant(-GROW_WITHIN_MS)
@@ -78,6 +84,7 @@ class CommitmentPool:
             self.target = min(self.limit, 2 * self.target)
         self.target = min(self.limit, max(self.target, demand))
         self.asked = max(0, self.target - len(self.ready))
+        self.credit = min(self.credit + self.asked, MAX_CREDIT * self.limit)
         self.asked_at = now
         return self.asked
 
@@ -92,6 +99,7 @@ class CommitmentPool:
         Raises:
             BadInput: one of them is no pair of elements. The envelope around it proves who sent it.
         """
+        self.credit -= len(grant.commitments)
         # The participant keeps as many secrets as this and drops the oldest, so the oldest of ours are not good either.
         for k, raw in enumerate(grant.commitments[-self.limit :], start=max(0, len(grant.commitments) - self.limit)):
             self.ready.append(Stocked(grant.first_counter + k, raw, Commitment.from_bytes(raw), envelope))
@@ -158,5 +166,11 @@ class Stocks:
 
 
 def malformed(grant: NonceGrant, envelope: bytes) -> bool:
-    """Whether a batch is of no use and of no value as evidence."""
-    return not grant.commitments or grant.first_counter < 0 or len(envelope) > MAX_BATCH_BYTES
+    """Whether a batch is of no use and of no value as evidence.
+
+    A counter that no package can name is as bad as none: with it in a session, our own record could not be written.
+    """
+    last = grant.first_counter + len(grant.commitments) - 1
+    return (
+        not grant.commitments or not 0 <= grant.first_counter <= last <= MAX_COUNTER or len(envelope) > MAX_BATCH_BYTES
+    )

@@ -23,7 +23,7 @@ from typing import TypeAlias
 
 from common.errors import BadInput
 from common.ids import BootId, Index, Instant
-from common.wire.messages import Mode, NonceBatch, Outcome, RefusalCode, SignatureShares, SignItem
+from common.wire.messages import MAX_DEADLINE_MS, Mode, NonceBatch, Outcome, RefusalCode, SignatureShares, SignItem
 from common.wire.signatures import check_request
 from signer_service.protocol.collect import expire, take_commitments, take_shares
 from signer_service.protocol.commitment_pool import CommitmentPool, Stocks
@@ -48,7 +48,7 @@ from signer_service.protocol.machine import (
 )
 from signer_service.protocol.nonce_pool import POOL_SIZE
 from signer_service.protocol.outbox import Outbox
-from signer_service.protocol.request_check import check_item
+from signer_service.protocol.request_check import SKEW_MS, check_item
 from signer_service.protocol.sessions import Record, Round, Work
 from signer_service.protocol.view import EpochKeys, SigningView, ViewChanged
 from signer_service.protocol.wire import Wire
@@ -153,8 +153,11 @@ def _accept_item(ctx: Context, record: Record, item: SignItem, position: int) ->
     state.works[item.request_id] = work
     state.unfinished += 1
     record.works.append(work)
-    if item.mode is Mode.REFRESH and now <= item.deadline_ms:
-        ctx.finish(work, state.decide_refresh(item, record.raw, state.view, now))
+    if item.mode is Mode.REFRESH:
+        if now > item.deadline_ms:
+            ctx.refuse(work, RefusalCode.EXPIRED)
+        else:
+            ctx.finish(work, state.decide_refresh(item, record.raw, state.view, now))
         return
     code = check_item(item, now)
     if code is None and item.key_id not in state.view.current:
@@ -173,7 +176,16 @@ def _join(ctx: Context, work: Work, record: Record, item: SignItem) -> None:
     elif work.outcome is not None:
         ctx.answer(record, work.outcome)
     else:
+        for position, earlier in enumerate(work.waiting):
+            if earlier.dropped and earlier.raw == record.raw and _place(earlier) == _place(record):
+                # Our partition went and came back, and the record was read again: one place is answered once.
+                work.waiting[position] = record
+                return
         work.waiting.append(record)
+
+
+def _place(record: Record) -> tuple[int, int]:
+    return record.origin.partition, record.origin.offset
 
 
 def _refuse_at_once(ctx: Context, record: Record, item: SignItem, code: RefusalCode) -> None:
@@ -187,7 +199,12 @@ def _next_look(record: Record, now: Instant) -> int:
     open_ = [work.deadline for work in record.works if work.outcome is None]
     if open_:
         return max(now + 1, min(open_) - DEADLINE_MARGIN_MS)
-    return max(work.deadline for work in record.works) + 1
+    return max(_kept_until(work) for work in record.works) + 1
+
+
+def _kept_until(work: Work) -> int:
+    """How long an outcome is remembered. What asks for years is refused, and the refusal is not kept for years."""
+    return min(work.deadline, work.arrived + MAX_DEADLINE_MS + SKEW_MS)
 
 
 def _look_at_record(ctx: Context, record: Record) -> None:
@@ -204,7 +221,7 @@ def _look_at_record(ctx: Context, record: Record) -> None:
                 code = RefusalCode.OVERLOADED
             ctx.refuse(work, code)
     record.works = [work for work in record.works if not work.forgotten]
-    left = [work for work in record.works if work.outcome is None or work.deadline >= ctx.now]
+    left = [work for work in record.works if work.outcome is None or _kept_until(work) >= ctx.now]
     if left:
         ctx.set_timer(_next_look(record, ctx.now), Timer.RECORD, record)
     else:
@@ -229,6 +246,11 @@ def _drop(ctx: Context, partitions: frozenset[int]) -> None:
 
 def _use(ctx: Context, view: SigningView) -> None:
     state = ctx.state
+    if view.edge_keys != state.view.edge_keys:
+        for work in tuple(state.works.values()):
+            # Our own share needs an API pod's word as much as every participant's does.
+            if work.record is not None and work.record.request.edge_key_id not in view.edge_keys:
+                ctx.refuse(work, RefusalCode.BAD_EDGE_SIGNATURE)
     state.view = view
     coordinated = {open_id: internal for open_id, internal in view.internal.items() if internal.coordinate}
     begin: list[EpochKeys] = [*view.current.values(), *(internal.keys for internal in coordinated.values())]

@@ -9,6 +9,7 @@ from signer_service.frost.nonces import RANDOMNESS_BYTES, Commitment, SigningNon
 from signer_service.protocol.collect import complete
 from signer_service.protocol.commitment_pool import CommitmentPool
 from signer_service.protocol.coordinator_state import DEADLINE_MARGIN_MS, QUORUM_GRACE_MS, Context, Timer
+from signer_service.protocol.package import most_sessions
 from signer_service.protocol.peers import Candidate
 from signer_service.protocol.sessions import Queue, Round, Session, Work
 from signer_service.protocol.view import EpochKeys
@@ -194,7 +195,9 @@ def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> i
     state, now = ctx.state, ctx.now
     scope, seat = keys.scope, state.seat
     pools: dict[Index, CommitmentPool] = {}
-    count = len(run)
+    record = run[0].record
+    raw_request = b"" if record is None else record.raw
+    count = min(len(run), most_sessions(len(raw_request), len(chosen.others) + chosen.own))
     for other in chosen.others:
         pool = pools[other] = state.stocks.pool(scope, other, state.live[other].boot_id)
         count = min(count, len(pool), state.pool_size - state.peers[other].outstanding)
@@ -202,7 +205,6 @@ def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> i
     boots = {other: state.boot_id if other == seat else pools[other].boot_id for other in signers}
     share = keys.share
     random = ctx.entropy(_PAIR_ENTROPY * count) if chosen.own else b""
-    record = run[0].record
     sessions: list[Session] = []
     specs: list[SignSession] = []
     timeout = state.peers.timeout_ms(chosen.others)
@@ -232,7 +234,6 @@ def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> i
         work.sessions.append(session)
         work.attempts += 1
     state.next_session += count
-    raw_request = b"" if record is None else record.raw
     round_.group = SignGroup(scope, keys.epoch, raw_request, signers, tuple(boots.values()), tuple(specs))
     state.peers.used(chosen.others, count)
     for other in chosen.others:

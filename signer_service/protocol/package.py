@@ -75,8 +75,23 @@ def well_formed(group: SignGroup) -> bool:
 def size_bound(group: SignGroup) -> int:
     """At least the number of bytes that ``group`` takes in an encoded package."""
     width = len(group.signers)
-    # A varint has at most 10 bytes, a commitment 64 and its length 2, a boot id 36 and its length 1.
-    return len(group.request) + 256 + 48 * width + len(group.sessions) * (32 + 76 * width)
+    return _frame_bytes(len(group.request), width) + len(group.sessions) * _session_bytes(width)
+
+
+def most_sessions(request_bytes: int, width: int) -> int:
+    """How many sessions of ``width`` signers fit into one package beside a request; at least 1."""
+    room = MAX_SIGN_PACKAGE_BYTES - _RECORD_OVERHEAD - _frame_bytes(request_bytes, width)
+    return max(1, room // _session_bytes(width))
+
+
+def _frame_bytes(request_bytes: int, width: int) -> int:
+    # A varint has at most 10 bytes, a boot id 36 and its length 1.
+    return request_bytes + 256 + 48 * width
+
+
+def _session_bytes(width: int) -> int:
+    # A commitment has 64 bytes and its length 2, its counter at most 10.
+    return 32 + 76 * width
 
 
 def share_out(groups: Iterable[SignGroup]) -> list[tuple[SignGroup, ...]]:
