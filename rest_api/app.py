@@ -87,10 +87,7 @@ def _lifespan(
             _log.error("this process cannot go on", detail=detail)
             on_fatal(detail)
 
-        def state(up: bool) -> None:
-            _log.info("the broker answers" if up else "the broker is away")
-
-        kafka = KafkaClient(settings.kafka(), Hooks(on_state=state, on_fatal=fatal))
+        kafka = KafkaClient(settings.kafka(), Hooks(on_fatal=fatal))
         config = GatewayConfig(
             index=index,
             pending_limit=settings.pending_limit_items,

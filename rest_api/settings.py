@@ -188,6 +188,7 @@ class Settings(BaseSettings):
             topic_prefix=self.topic_prefix,
             embedded=self.kafka_embedded,
             security=read_security_file(self.kafka_security_file, f"{ENV_PREFIX}KAFKA_SECURITY_FILE"),
+            variables=ENV_PREFIX,
         )
 
 

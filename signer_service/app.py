@@ -112,6 +112,7 @@ async def _main(settings: Settings) -> None:
             topic_prefix=settings.topic_prefix,
             embedded=settings.kafka_embedded,
             security=security,
+            variables=PREFIX,
         ),
         Hooks(on_state=on_state, on_fatal=on_fatal),
     )

@@ -27,7 +27,7 @@ class KafkaClient:
 
     def __init__(self, settings: KafkaSettings, hooks: Hooks | None = None) -> None:
         self._settings = settings
-        self._connection = Connection(asyncio.get_running_loop(), hooks or Hooks())
+        self._connection = Connection(asyncio.get_running_loop(), settings, hooks or Hooks())
 
     @property
     def settings(self) -> KafkaSettings:

@@ -21,7 +21,7 @@ from common.kafka.state import Witness
 _CLOSE_MARGIN_S = 15.0
 """Beyond the grace: a commit waits for a coordinator that is away at most its session timeout of 10 s."""
 
-_logger = logging.getLogger("common.kafka.librdkafka")
+_logger = logging.getLogger(__name__)
 
 
 class RealGroup(Owner):

@@ -30,7 +30,7 @@ MAX_BATCHES = 4
 Answer = TypeVar("Answer")
 _RawHeaders = list[tuple[str, str | bytes | None]]
 
-_logger = logging.getLogger("common.kafka.librdkafka")
+_logger = logging.getLogger(__name__)
 
 TRANSIENT = {
     KafkaError.NOT_LEADER_FOR_PARTITION,
@@ -170,7 +170,7 @@ class Owner:
 
     def failed(self, message: Message, error: KafkaError) -> None:
         """An error came in place of a record."""
-        _logger.warning("%s: %s: %s", self.witness.name, error.name(), error.str())
+        self.connection.trouble.log(logging.WARNING, "%s: %s: %s", self.witness.name, error.name(), error.str())
 
     def closing(self) -> None:
         """Just before the Consumer is closed in order."""
@@ -207,7 +207,8 @@ class Owner:
         in_order = False
         try:
             self._client = Consumer(
-                self._config | {"error_cb": self._on_error, "stats_cb": self.witness.statistics}, logger=_logger
+                self._config | {"error_cb": self._on_error, "stats_cb": self.witness.statistics},
+                logger=self.connection.trouble,
             )
             try:
                 self.opening()
@@ -273,9 +274,7 @@ class Owner:
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.witness.seen_down()
         else:
-            # librdkafka's own log line says the same of a failed connection; wrong credentials show only here.
-            level = logging.WARNING if error.code() == KafkaError._AUTHENTICATION else logging.DEBUG
-            _logger.log(level, "%s: %s: %s", self.witness.name, error.name(), error.str())
+            self.witness.failed(error.name(), error.str())
 
     # Back on the event loop.
 

@@ -156,6 +156,9 @@ class KafkaSettings:
     security: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}), repr=False)
     """librdkafka options for SASL and TLS, as they are called there (``security.protocol``, ``sasl.*``, ``ssl.*``).
     Kept out of ``repr``: passwords are among them."""
+    variables: str = ""
+    """What stands before ``KAFKA_BOOTSTRAP`` and ``KAFKA_SECURITY_FILE`` in this process's environment: a line about
+    either names the variable to correct."""
 
     def __post_init__(self) -> None:
         for name in self.security:

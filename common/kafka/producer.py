@@ -25,7 +25,7 @@ _POLL_S = 0.1
 
 _NO_SUCH_TOPIC = {KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
 
-_logger = logging.getLogger("common.kafka.librdkafka")
+_logger = logging.getLogger(__name__)
 
 
 class RealProducer:
@@ -46,10 +46,13 @@ class RealProducer:
     def start(self) -> None:
         if self._thread is not None:
             raise Bug("a producer is started once")
-        self._client = Client(
-            options.producer(self._settings) | {"error_cb": self._on_error, "stats_cb": self._witness.statistics},
-            logger=_logger,
-        )
+        callbacks = {"error_cb": self._on_error, "stats_cb": self._witness.statistics}
+        try:
+            self._client = Client(options.producer(self._settings) | callbacks, logger=self._witness.connection.trouble)
+        except KafkaException as refused:
+            # All else in it is ours: what librdkafka does not take is in the file of security options.
+            where = f"{self._settings.variables}KAFKA_SECURITY_FILE"
+            raise BadInput("kafka-security-option", f"{where}: {refused.args[0].str()}", "security") from None
         self._thread = threading.Thread(target=self._run, name=self._witness.name, daemon=True)
         self._thread.start()
 
@@ -159,9 +162,7 @@ class RealProducer:
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._witness.seen_down()
         else:
-            # librdkafka's own log line says the same of a failed connection; wrong credentials show only here.
-            level = logging.WARNING if error.code() == KafkaError._AUTHENTICATION else logging.DEBUG
-            _logger.log(level, "producer: %s: %s", error.name(), error.str())
+            self._witness.failed(error.name(), error.str())
 
     # Back on the event loop.
 

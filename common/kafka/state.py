@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import Mapping
 
-from common.kafka.port import Hooks
+from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.trouble import Trouble
 
 _logger = logging.getLogger(__name__)
 
@@ -18,9 +19,10 @@ _logger = logging.getLogger(__name__)
 class Connection:
     """What the clients of one process share: loop, hooks, broker state, heartbeats."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, hooks: Hooks) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, settings: KafkaSettings, hooks: Hooks) -> None:
         self.loop = loop
         self.hooks = hooks
+        self.trouble = Trouble(settings)
         self._seen: dict[str, bool] = {}
         self._up: bool | None = None
         self._beats: dict[str, float] = {}
@@ -72,6 +74,10 @@ class Connection:
         now = all(self._seen.values())
         if now != self._up:
             self._up = now
+            if now:
+                self.trouble.back()
+            else:
+                self.trouble.lost()
             self.hooks.on_state(now)
 
 
@@ -99,6 +105,10 @@ class Witness:
         if self._last is not True:
             self._last = True
             self.connection.post(self.connection.tell, self.name, True)
+
+    def failed(self, name: str, text: str) -> None:
+        """A connection failed; ``name`` is librdkafka's of the error. The log is told, once of a kind."""
+        self.connection.trouble.failed(name, text)
 
     def seen_down(self) -> None:
         """No broker can be reached."""

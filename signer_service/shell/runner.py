@@ -210,10 +210,6 @@ class Replica:
     def kafka_state(self, up: bool) -> None:
         """For ``Hooks.on_state``."""
         self._given.metrics.kafka_up.set(up)
-        if up:
-            _log.info("a broker answers")
-        else:
-            _log.warning("no broker answers")
 
     def liveness(self) -> Health:
         """For /healthz."""
