@@ -10,7 +10,8 @@ Rules
        Fewer seats that lie cannot refuse in the name of the others.
     4. A request is sent again, to another seat, only when the seat that has it is suspected (silent, or started again)
        or has refused; never because a live seat is slow. What is pending at a suspected or draining seat is moved at
-       once; otherwise a re-send takes a token of the budget, and each first send earns a tenth of one.
+       once; otherwise a re-send takes a token of the budget. Each first send earns a tenth of one, each second ten:
+       a seat that refuses all it gets may draw every other request of a slow stream, and must not fail one.
     5. An answer for another start of this pod is foreign, for a completed request a duplicate or late, for any other
        unknown: counted and dropped.
 
@@ -35,6 +36,7 @@ from common.ids import BootId, Index, KeyId, RecordId, RequestId
 from common.wire.messages import Accepted, Mode, MsgSigned, Refused, Signed, SignItem
 
 BUDGET_PER_SEND: Final = 0.1
+BUDGET_PER_S: Final = 10.0
 BUDGET_AT_START: Final = 10.0
 BUDGET_MOST: Final = 100.0
 DEFAULT_REMEMBERED: Final = 16_384
@@ -131,6 +133,7 @@ class Correlation:
         self._ended: dict[RequestId, str] = {}
         self._deadlines: list[tuple[float, RequestId]] = []
         self._budget = BUDGET_AT_START
+        self._earned_at: float | None = None
         self.in_flight: Counter[Index] = Counter()
         """Open items per seat: the load by which a seat is chosen."""
 
@@ -263,6 +266,9 @@ class Correlation:
     def expire(self, now: float) -> Step:
         """Complete what is past its deadline. To be called often."""
         step = Step()
+        if self._earned_at is not None:
+            self._budget = min(BUDGET_MOST, self._budget + BUDGET_PER_S * max(0.0, now - self._earned_at))
+        self._earned_at = now
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request_id = heapq.heappop(self._deadlines)
             pending = self._pending.get(request_id)

@@ -121,9 +121,18 @@ class RoutingTable:
         return view is not None and self._clock() - view.heard_at < self._suspect_after_s
 
     def live(self) -> AbstractSet[Index]:
-        """Seats to send to: fresh, not draining, owners of at least one partition."""
-        owners = {claim.seat for claim in self._claims.values()}
-        return {seat for seat in owners if self.fresh(seat) and not self.seats[seat].beat.draining}
+        """Seats to send to: fresh, not draining, and they say that they read a partition.
+
+        By each seat's own word, not by whose claim is the newest: a seat that lies could claim everything all the time,
+        and then refuse, or call itself busy, in the name of all.
+        """
+        return {
+            seat
+            for seat, view in self.seats.items()
+            if self.fresh(seat)
+            and not view.beat.draining
+            and any(partition < self._partitions for partition in view.beat.partitions)
+        }
 
     def suspected(self, seat: Index, boot_id: BootId) -> bool:
         """That start of the seat is silent for too long, or gone."""
@@ -162,13 +171,15 @@ class RoutingTable:
         """
         places: dict[Index, list[int]] = {}
         full = False
-        live = self.live()
-        for partition, claim in self._claims.items():
-            if claim.seat in live and claim.seat not in exclude:
-                if has_room(partition):
-                    places.setdefault(claim.seat, []).append(partition)
-                else:
-                    full = True
+        for seat in self.live() - exclude:
+            said = [partition for partition in self.seats[seat].beat.partitions if partition < self._partitions]
+            # Where every claim of a seat is disputed, its own word has to do: whoever reads the partition will answer.
+            claimed = [p for p in said if (claim := self._claims.get(p)) is not None and claim.seat == seat] or said
+            open_to = [partition for partition in claimed if has_room(partition)]
+            if open_to:
+                places[seat] = open_to
+            else:
+                full = True
         if places:
             seat = self._less_busy(sorted(places), in_flight)
             open_to = places[seat]

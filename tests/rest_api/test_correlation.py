@@ -249,6 +249,35 @@ def test_resends_after_refusals_are_at_most_a_tenth_of_the_sends() -> None:
     assert 100 <= resent <= 111
 
 
+def test_a_seat_that_refuses_all_it_gets_costs_a_slow_stream_of_requests_no_request() -> None:
+    table = Table()
+    for second in range(1, 201):
+        each = item(second)
+        table.correlation.open(each, second + 5.0)
+        table.correlation.sent(each.request_id, record(second), 1, ONE, boot(ONE))
+        outcome = Outcome(each.request_id, BUSY)
+        step = table.correlation.answered(MsgSigned(record(second), US, (outcome,)), ONE, table.view)
+        assert [resend.item for resend in step.resend] == [each]
+        table.correlation.sent(each.request_id, record(1000 + second), 2, TWO, boot(TWO))
+        signed = Outcome(each.request_id, GOOD)
+        table.correlation.answered(MsgSigned(record(1000 + second), US, (signed,)), TWO, table.view)
+        table.correlation.expire(float(second))
+
+
+def test_time_earns_no_more_resends_than_the_most_there_can_be() -> None:
+    table = Table()
+    table.correlation.expire(1.0)
+    table.correlation.expire(10_000.0)
+    resent = 0
+    for n in range(1, 1001):
+        each = item(n)
+        table.correlation.open(each, 20_000.0)
+        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
+        outcome = Outcome(each.request_id, BUSY)
+        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
+    assert 190 <= resent <= 201
+
+
 def test_what_a_seat_that_goes_away_refuses_is_moved_without_asking_the_budget() -> None:
     table = Table()
     going = Refused(RefusalCode.SHUTTING_DOWN, "", retryable=True)

@@ -174,3 +174,40 @@ def test_seats_that_left_the_committee_are_forgotten(table: RoutingTable) -> Non
     table.retain({TWO})
     assert table.live() == {TWO}
     assert table.owner(0) is None
+
+
+# --- a seat that lies in its beats ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def usurped(table: RoutingTable) -> RoutingTable:
+    """Seats 1 and 2 read three partitions each; seat 3 says, later than both, that it reads all of them."""
+    table.heard(ONE, A, a_beat(1, (0, 1, 2)), offset=1)
+    table.heard(TWO, A, a_beat(1, (3, 4, 5)), offset=2)
+    table.heard(THREE, A, a_beat(1, tuple(range(6)), queue_wait_ms=2**31 - 1), offset=3)
+    return table
+
+
+def test_p6_a_seat_that_claims_everything_does_not_make_the_others_dead(usurped: RoutingTable) -> None:
+    assert usurped.live() == {ONE, TWO, THREE}
+
+
+def test_p6_a_seat_that_claims_everything_cannot_say_for_all_that_the_queue_is_long(usurped: RoutingTable) -> None:
+    assert usurped.queue_wait_ms() == 0
+
+
+def test_p6_the_others_can_still_be_asked_when_one_claims_everything(usurped: RoutingTable) -> None:
+    route = usurped.route(frozenset({THREE}), {})
+    assert route is not None
+    assert (route.partition, route.seat) == (0, ONE)
+    route = usurped.route(frozenset({THREE, ONE}), {})
+    assert route is not None
+    assert (route.partition, route.seat) == (3, TWO)
+
+
+def test_p6_a_seat_that_claims_everything_and_drains_takes_nothing_away(table: RoutingTable) -> None:
+    table.heard(ONE, A, a_beat(1, (0, 1, 2)), offset=1)
+    table.heard(THREE, A, a_beat(1, tuple(range(6)), draining=True), offset=2)
+    route = table.route(frozenset(), {})
+    assert route is not None
+    assert (route.partition, route.seat) == (0, ONE)
