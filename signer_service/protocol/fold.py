@@ -43,6 +43,7 @@ from signer_service.protocol.findings import Folded, Said, fact, late
 from signer_service.protocol.fold_roster import take_roster
 from signer_service.protocol.fold_sender import attempt_of, check_history, keys_of
 from signer_service.protocol.log_state import (
+    ENVELOPE_BYTES,
     HASH_PREFIX,
     WINDOW,
     Attempt,
@@ -77,6 +78,9 @@ def fold(state: LogState, offset: Offset, raw: bytes, trust: LogTrust) -> Folded
         return Folded(state, (fact("garbage-on-log", offset, code=bad.code),))
     if envelope.topic != trust.topic or envelope.role is not Role.SIGNER:
         return Folded(state, (fact("garbage-on-log", offset, code="wrong-topic"),))
+    if len(raw) - len(envelope.payload) > ENVELOPE_BYTES:
+        # Integers may be padded. A bloated Ready would become part of a key record that is too large to be written.
+        return Folded(state, (fact("garbage-on-log", offset, code="bloated"),))
     said = Said(Index(envelope.index), offset, raw)
     if isinstance(record, Roster):
         return take_roster(before, state, envelope, said, record, trust)

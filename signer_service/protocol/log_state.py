@@ -28,6 +28,9 @@ WINDOW: Final = 1024
 HASH_PREFIX: Final = 32
 """Bytes kept of each running hash: a collision would take 2**128 work."""
 
+ENVELOPE_BYTES: Final = 512
+"""Most that an envelope adds to what is in it (an honest one stays below 450)."""
+
 MAX_PAST: Final = 8
 """Older epochs whose erasure is followed, per key."""
 
