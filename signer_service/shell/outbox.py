@@ -185,7 +185,7 @@ class Outbox:
             mine.answers += message.answers
             for answer in message.answers:
                 if isinstance(answer, Declined):
-                    self._metrics.declined.labels(reason=answer.reason.value.replace("-", "_")).inc()
+                    self._metrics.declined.labels(reason=answer.reason.value).inc()
         elif isinstance(message, NonceRequest):
             mine.wants += message.wants
         else:
