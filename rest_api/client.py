@@ -103,6 +103,8 @@ def _understand(response: httpx.Response) -> Any:
     except ValueError:
         body = None
     if response.is_success:
+        if body is None and response.status_code == httpx.codes.ACCEPTED and not response.content:
+            return {}
         if body is None:
             raise WrongAnswer("the service's answer is not JSON: is this URL a signer-flow API?")
         return body
@@ -172,9 +174,17 @@ class Client(_Settings):
         """One key. Raises ``Refused`` (404) when there is none of that name."""
         return wire.read_key(self.send(Call("GET", f"/v1/keys/{key_id}", safe=True)))
 
+    def key_or_first(self, key_id: str | None) -> PublicKey:
+        """The key of that name, or the service's default for None. Raises as ``key``."""
+        return self.key(key_id) if key_id is not None else wire.first_key(self.keys())
+
     def cluster(self) -> dict[str, Any]:
         """Replicas, pods, quorum margins, ceremonies, as ``GET /v1/cluster`` says it."""
-        return dict(self.send(Call("GET", "/v1/cluster", safe=True)))
+        return wire.read_cluster(self.send(Call("GET", "/v1/cluster", safe=True)))
+
+    def refresh(self, key_id: str) -> dict[str, Any]:
+        """Ask for new shares of a key now; returns what the service says (202). Raises as ``send``."""
+        return dict(self.send(wire.refresh_call(key_id)))
 
 
 class AsyncClient(_Settings):
@@ -216,6 +226,14 @@ class AsyncClient(_Settings):
         """As ``Client.key``."""
         return wire.read_key(await self.send(Call("GET", f"/v1/keys/{key_id}", safe=True)))
 
+    async def key_or_first(self, key_id: str | None) -> PublicKey:
+        """As ``Client.key_or_first``."""
+        return await self.key(key_id) if key_id is not None else wire.first_key(await self.keys())
+
     async def cluster(self) -> dict[str, Any]:
         """As ``Client.cluster``."""
-        return dict(await self.send(Call("GET", "/v1/cluster", safe=True)))
+        return wire.read_cluster(await self.send(Call("GET", "/v1/cluster", safe=True)))
+
+    async def refresh(self, key_id: str) -> dict[str, Any]:
+        """As ``Client.refresh``."""
+        return dict(await self.send(wire.refresh_call(key_id)))

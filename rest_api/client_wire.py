@@ -187,6 +187,11 @@ def batch_call(items: Sequence[BatchItem], key_id: str | None) -> Call:
     return Call("POST", "/v1/sign/batch", body)
 
 
+def refresh_call(key_id: str) -> Call:
+    """POST /v1/keys/{id}/refresh. Asking twice is no second refresh: the committee allows one at a time."""
+    return Call("POST", f"/v1/keys/{key_id}/refresh")
+
+
 def read_signature(answer: Any, message: bytes, pinned: bytes | None, reference: str | None = None) -> Signature:
     """Check and type one signature object of the API.
 
@@ -257,6 +262,35 @@ def read_key(answer: Any) -> PublicKey:
         )
     except (KeyError, TypeError, ValueError):
         raise WrongAnswer("the service's answer is not a key object: is this URL a signer-flow API?") from None
+
+
+def first_key(keys: Sequence[PublicKey]) -> PublicKey:
+    """The service's default key.
+
+    Raises:
+        ServiceUnavailable: it has none yet.
+    """
+    if not keys:
+        raise ServiceUnavailable("the service has no key yet: its signers are still making it", retryable=True)
+    return keys[0]
+
+
+def read_cluster(answer: Any) -> dict[str, Any]:
+    """Check the outline of ``GET /v1/cluster``: lists of objects under ``keys``, ``replicas`` and ``apis``.
+
+    Raises:
+        WrongAnswer: it is something else.
+    """
+    parts = {
+        "keys": ("key_id", "epoch", "quorum_margin", "ceremony"),
+        "replicas": ("index", "state", "epochs", "last_seen_ms", "in_flight", "partitions"),
+        "apis": ("index", "instance_id", "last_seen_ms"),
+    }
+    for part, fields in parts.items():
+        found = answer.get(part) if isinstance(answer, Mapping) else None
+        if not isinstance(found, list) or not all(isinstance(o, Mapping) and set(fields) <= set(o) for o in found):
+            raise WrongAnswer("the service's answer does not describe a cluster: is this URL a signer-flow API?")
+    return dict(answer)
 
 
 def read_failure(status: int, body: Any, retry_after: str | None) -> ClientError:

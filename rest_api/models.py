@@ -224,6 +224,7 @@ class ReplicaInfo(_Answer):
     boot_id: str | None
     last_seen_ms: Annotated[int | None, Field(description="milliseconds since its last beat")]
     in_flight: int
+    queue_wait_ms: Annotated[int, Field(description="how long the last items waited for their round")]
     partitions: list[int]
 
 

@@ -74,6 +74,7 @@ def _replica(gateway: Gateway, seat: Index) -> dict[str, Any]:
             "boot_id": None,
             "last_seen_ms": None,
             "in_flight": 0,
+            "queue_wait_ms": 0,
             "partitions": [],
         }
     return {
@@ -83,5 +84,6 @@ def _replica(gateway: Gateway, seat: Index) -> dict[str, Any]:
         "boot_id": view.boot_id,
         "last_seen_ms": gateway.routing.silence_ms(seat),
         "in_flight": view.beat.in_flight,
+        "queue_wait_ms": view.beat.queue_wait_ms,
         "partitions": list(view.beat.partitions),
     }
