@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
+from fastapi.telemetry import TelemetryConfig
 from pydantic.json_schema import models_json_schema
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from common.kafka.port import Hooks
 from common.observability.admin import AdminServer
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
+from common.observability.spans import Spans
 from rest_api import problems
 from rest_api.callers import Callers
 from rest_api.dependencies import Batches, Services
@@ -35,6 +37,8 @@ from rest_api.trust_files import TrustFiles, read_trust_files
 VERSION = "0.1.0"
 DESCRIPTION = "Plain Ed25519 signatures (RFC 8032) from a key that no machine holds."
 ADMIN_BASE_PORT = 9100
+PROBES = frozenset({"/healthz", "/readyz"})
+"""Nobody looks for a trace of these."""
 _log = get_logger(__name__)
 
 
@@ -43,12 +47,15 @@ def end_process(detail: str) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-def create_app(settings: Settings, *, on_fatal: Callable[[str], None] = end_process) -> FastAPI:
+def create_app(
+    settings: Settings, *, on_fatal: Callable[[str], None] = end_process, spans: Spans | None = None
+) -> FastAPI:
     """Return the application; it connects when its lifespan begins.
 
     Args:
         settings: What this pod was told.
         on_fatal: Told once when the process cannot go on.
+        spans: Where spans go; None: nowhere, and none are made. Whoever gives it closes it.
 
     Raises:
         BadInput: a key file, the token file or the roster is missing, open to others, or wrong: one line, with what
@@ -64,9 +71,10 @@ def create_app(settings: Settings, *, on_fatal: Callable[[str], None] = end_proc
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, trust, callers, metrics, on_fatal),
+        lifespan=_lifespan(settings, trust, callers, metrics, on_fatal, spans),
+        telemetry=_telemetry(spans),
     )
-    app.add_middleware(EveryRequest, metrics=metrics, hosts=settings.hosts)
+    app.add_middleware(EveryRequest, metrics=metrics, hosts=settings.hosts, spans=spans)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)
     app.add_exception_handler(RequestValidationError, _validation)
@@ -77,7 +85,12 @@ def create_app(settings: Settings, *, on_fatal: Callable[[str], None] = end_proc
 
 
 def _lifespan(
-    settings: Settings, trust: TrustFiles, callers: Callers, metrics: Metrics, on_fatal: Callable[[str], None]
+    settings: Settings,
+    trust: TrustFiles,
+    callers: Callers,
+    metrics: Metrics,
+    on_fatal: Callable[[str], None],
+    spans: Spans | None,
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -94,7 +107,7 @@ def _lifespan(
             suspect_after_s=settings.suspect_after_ms / 1000,
             beat_interval_s=settings.beat_interval_ms / 1000,
         )
-        gateway = Gateway(kafka, trust.directory(settings), config, trust.edge_key, metrics, fatal)
+        gateway = Gateway(kafka, trust.directory(settings), config, trust.edge_key, metrics, fatal, spans)
 
         def rendered() -> bytes:
             gateway.observe()
@@ -104,7 +117,7 @@ def _lifespan(
         admin = AdminServer(settings.admin_host, port, lambda: liveness(gateway), lambda: readiness(gateway), rendered)
         await admin.start()
         app.state.services = Services(
-            settings, gateway, metrics, Batches(settings.pending_limit_items), callers, Sockets()
+            settings, gateway, metrics, Batches(settings.pending_limit_items), callers, Sockets(), spans
         )
         app.state.admin_port = admin.port
         gateway.start()
@@ -118,6 +131,23 @@ def _lifespan(
             await admin.close()
 
     return lifespan
+
+
+def _telemetry(spans: Spans | None) -> TelemetryConfig:
+    """The framework makes the spans of requests, for us; whatever else it would tell a collector it does not.
+
+    Its logs would carry exceptions' texts past our redaction, its operation spans hold bodies, and an environment
+    variable of its own would turn all of that on.
+    """
+    return {
+        "tracer_provider": None if spans is None else spans.provider,
+        "tracing": spans is not None,
+        "metrics": False,
+        "logs": False,
+        "operation_spans": False,
+        "auto_configure": False,
+        "exclude": lambda scope: scope["path"] in PROBES,
+    }
 
 
 def _tell_of_tokens(wrong: str) -> None:
@@ -134,6 +164,7 @@ def _id(request: Request) -> str:
 async def _problem(request: Request, error: Exception) -> Response:
     if not isinstance(error, Problem):
         raise error
+    request.scope["signer_flow.problem"] = error.code
     return problems.respond(error, _id(request))
 
 

@@ -2,19 +2,23 @@
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, TypeVar, cast
+from typing import Any, Final, TypeVar, cast
 from urllib.parse import urlsplit
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
 from common.errors import BadInput, Unavailable
 from common.ids import KeyId, RequestId
+from common.observability import tracing
 from common.observability.metrics import Metrics
+from common.observability.spans import Spans
+from common.observability.tracing import TraceContext
 from common.wire.messages import MAX_DEADLINE_MS
 from rest_api.callers import Caller, Callers, NeverFits, TooFast, UnknownCaller
 from rest_api.gateway.core import Gateway
@@ -64,6 +68,7 @@ class Services:
     batches: Batches
     callers: Callers
     sockets: Sockets
+    spans: Spans | None
 
 
 def services(request: HTTPConnection) -> Services:
@@ -79,6 +84,15 @@ def new_request_id() -> RequestId:
 def request_id(request: Request) -> RequestId:
     """The id that the middleware made for this request."""
     return cast(RequestId, request.scope["signer_flow.request_id"])
+
+
+def trace_given(scope: MutableMapping[str, Any]) -> TraceContext | None:
+    """The trace that the caller is in, if its header is well-formed; what is not is ignored (Trace Context 3.2.2.3)."""
+    key = "signer_flow.trace"
+    if key not in scope:
+        given = Headers(scope=scope).get(tracing.HEADER)
+        scope[key] = None if given is None else tracing.parse_traceparent(given)
+    return cast("TraceContext | None", scope[key])
 
 
 def deadline_ms(request: HTTPConnection) -> int:

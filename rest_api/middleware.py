@@ -13,8 +13,12 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
+from common.observability.spans import Spans
+from common.observability.tracing import HEADER as TRACE_HEADER
+from common.observability.tracing import TraceContext, format_traceparent
 from rest_api import problems
-from rest_api.dependencies import new_request_id
+from rest_api.dependencies import new_request_id, trace_given
+from rest_api.gateway.core import FAILURES_SAID
 from rest_api.gateway.lines import Lines
 from rest_api.problems import Problem
 from rest_api.token_file import ANONYMOUS
@@ -22,6 +26,7 @@ from rest_api.token_file import ANONYMOUS
 ID_HEADER: Final = "X-Request-Id"
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _REFUSED: Final = frozenset({401, 403, 429})
+LEAST_FAILURE: Final = 500
 _log = get_logger(__name__)
 
 
@@ -32,12 +37,16 @@ class EveryRequest:
         app: What comes next.
         metrics: Where requests are counted.
         hosts: Names that the Host header may have, lower case; None: any.
+        spans: Where the framework's spans go; None: it makes none.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, hosts: frozenset[str] | None) -> None:
+    def __init__(
+        self, app: ASGIApp, metrics: Metrics, hosts: frozenset[str] | None, spans: Spans | None = None
+    ) -> None:
         self._app = app
         self._metrics = metrics
         self._hosts = hosts
+        self._spans = spans
         self._lines = Lines(_log, time.monotonic)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,8 +68,11 @@ class EveryRequest:
                 out[ID_HEADER] = shown
                 out["X-Content-Type-Options"] = "nosniff"
                 out["Referrer-Policy"] = "same-origin"
+                trace = trace_given(scope) if self._spans is None else self._spans.current()
+                if trace is not None:
+                    out[TRACE_HEADER] = format_traceparent(trace)
                 self._count(scope, status, began)
-                self._tell(scope, status)
+                self._tell(scope, status, trace)
             await send(message)
 
         try:
@@ -73,6 +85,7 @@ class EveryRequest:
                 "a request failed",
                 request_id=own_id,
                 shown_id=shown,
+                trace_id=_id_of(trace_given(scope) if self._spans is None else self._spans.current()),
                 principal=_principal(scope),
                 path=scope["path"],
                 exc_info=error,
@@ -98,15 +111,18 @@ class EveryRequest:
         bare, colon, port = name.rpartition(":")
         return bool(colon) and port.isdigit() and bare in self._hosts
 
-    def _tell(self, scope: Scope, status: int) -> None:
+    def _tell(self, scope: Scope, status: int, trace: TraceContext | None) -> None:
         known = {
             "request_id": scope["signer_flow.request_id"],
+            "trace_id": _id_of(trace),
             "principal": _principal(scope),
             "route": _route(scope),
             "status": status,
         }
         if status in _REFUSED:
             self._lines.warn("a caller was refused", **known)
+        elif status >= LEAST_FAILURE and scope.get("route") is not None:
+            self._lines.warn("a request got no answer", FAILURES_SAID, code=scope.get("signer_flow.problem"), **known)
         else:
             _log.debug("answered", **known)
 
@@ -115,6 +131,10 @@ class EveryRequest:
         self._metrics.http_requests.labels(route=route, method=scope["method"], status=status).inc()
         since = scope.get("signer_flow.read_at", began)
         self._metrics.http_request_duration.labels(route=route).observe(time.perf_counter() - since)
+
+
+def _id_of(trace: TraceContext | None) -> str | None:
+    return None if trace is None else trace.trace_id
 
 
 def wrong_host(own_id: str) -> Response:

@@ -8,6 +8,7 @@ never here: settings name files.
 import base64
 import binascii
 import ipaddress
+import os
 import re
 import socket
 from collections.abc import Mapping
@@ -24,6 +25,7 @@ from common.ids import KeyId, parse_key_id
 from common.kafka.port import KafkaSettings
 from common.kafka.security import read_security_file
 from common.observability.logging import LogFormat
+from common.observability.spans import endpoint_of
 from common.wire import topics
 from common.wire.messages import MAX_DEADLINE_MS
 from rest_api.token_file import Rate, parse_rate
@@ -94,6 +96,10 @@ class Settings(BaseSettings):
     shutdown_grace_ms: Annotated[int, Field(ge=0, le=MAX_DEADLINE_MS)] = 5_000
     """How long pending requests may still take once we were told to stop."""
 
+    otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector (OTLP over HTTP), such as ``http://collector:4318``: spans are posted to
+    its ``/v1/traces``. None: OpenTelemetry's own ``OTEL_EXPORTER_OTLP_ENDPOINT`` counts; without it nobody traces."""
+
     log_format: LogFormat = LogFormat.JSON
     log_level: Annotated[str, Field(pattern="^(debug|info|warning|error)$")] = "info"
 
@@ -132,6 +138,15 @@ class Settings(BaseSettings):
                 f"set {ENV_PREFIX}TOKENS_FILE, or {ENV_PREFIX}AUTH=none if that is meant"
             )
         return self
+
+    @property
+    def spans_url(self) -> str | None:
+        """Where spans are posted; None: nowhere.
+
+        Raises:
+            BadInput: ``otlp-endpoint``.
+        """
+        return endpoint_of(self.otlp_endpoint, os.environ)
 
     @property
     def pod_index(self) -> int:
@@ -201,6 +216,7 @@ def load(**given: Any) -> Settings:
     try:
         settings = Settings(**given)
         settings.kafka()
+        settings.spans_url  # noqa: B018 - read now, so that a wrong one stops the start
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = "_".join(str(part) for part in first["loc"][:1])

@@ -151,7 +151,7 @@ def endpoint_of(given: str | None, environment: Mapping[str, str]) -> str | None
     ``OTEL_SDK_DISABLED=true`` turns all of it off.
 
     Raises:
-        BadInput: ``otlp-endpoint``: not a URL of http or https.
+        BadInput: ``otlp-endpoint``: not a URL of http or https. Its field is None if a standard variable is wrong.
     """
     if environment.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return None
@@ -166,7 +166,9 @@ def endpoint_of(given: str | None, environment: Mapping[str, str]) -> str | None
     except ValueError:
         ok = False
     if not ok:
-        raise BadInput("otlp-endpoint", "the OTLP endpoint is not a URL such as http://collector:4318", "otlp_endpoint")
+        name = "" if given else f"OTEL_EXPORTER_OTLP_{'TRACES_' if whole else ''}ENDPOINT: "
+        field = "otlp_endpoint" if given else None
+        raise BadInput("otlp-endpoint", f"{name}not a URL such as http://collector:4318", field)
     return url
 
 

@@ -20,6 +20,8 @@ from common.ids import BootId, Index, Instant, KeyId, PodIndex, RequestId
 from common.kafka.port import End, Kafka, OnLost, Start, TailConsumer
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
+from common.observability.spans import Spans
+from common.observability.tracing import TraceContext
 from common.secret import Secret
 from common.wire import codec, envelope, topics
 from common.wire.messages import (
@@ -41,6 +43,7 @@ from rest_api.gateway.lines import Lines
 from rest_api.gateway.outbox import Outbox, Sender, new_uuid
 from rest_api.gateway.room import EMBEDDED_ROOM_BYTES, Room
 from rest_api.gateway.routing import RoutingTable
+from rest_api.gateway.traces import Traces
 
 Result: TypeAlias = Signed | Accepted | Refused | correlation.End
 
@@ -51,6 +54,8 @@ LIST_AFTER_S: Final = 1.5
 """After so long without three beats of anybody, nobody is there: the table is as good as it will be."""
 RECONNECT_S: Final = 1.0
 FLUSH_S: Final = 2.0
+FAILURES_SAID: Final = 20
+"""Items without a signature that get a line of their own in ten seconds; the rest are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,7 @@ class Gateway:
         edge_key: Signs our requests and beats; its public half has to be in the roster.
         metrics: Where things are counted.
         on_fatal: Told, once, that this process cannot go on.
+        spans: Where spans go; None: nowhere.
     """
 
     def __init__(
@@ -94,6 +100,7 @@ class Gateway:
         edge_key: Secret[bytes],
         metrics: Metrics,
         on_fatal: Callable[[str], None],
+        spans: Spans | None = None,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self._kafka = kafka
@@ -123,6 +130,7 @@ class Gateway:
         self._producer = kafka.producer()
         self._logger = get_logger(__name__)
         self._lines = Lines(self._logger, self._loop.time)
+        self._traces = Traces(spans)
         self._outbox = Outbox(
             Sender(
                 topic=topics.requests(prefix).name,
@@ -137,6 +145,7 @@ class Gateway:
             Room(EMBEDDED_ROOM_BYTES if kafka.settings.embedded else None),
             metrics,
             self._lines,
+            self._traces,
             self._apply,
         )
         self._inbox = Inbox(
@@ -147,6 +156,7 @@ class Gateway:
             self._producer,
             metrics,
             self._lines,
+            self._traces,
             self._answered,
             self._send_beat,
         )
@@ -233,7 +243,7 @@ class Gateway:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._producer.flush(FLUSH_S)
+        await self._producer.flush(FLUSH_S if self._kafka.up() else 0)
         await asyncio.gather(*(tail.close() for tail in self._tails), self._producer.close())
 
     # --- requests ----------------------------------------------------------------------------------------------------
@@ -263,7 +273,7 @@ class Gateway:
         principal: str,
         timeout_ms: int,
         *,
-        traceparent: str | None = None,
+        trace: TraceContext | None = None,
         mode: Mode = Mode.SIGN,
     ) -> "asyncio.Future[Result]":
         """Take a request; it goes out at the end of this turn of the loop.
@@ -274,7 +284,7 @@ class Gateway:
             message: At most 64 KiB, without the reserved prefix; empty for a refresh.
             principal: Who asks, for the audit.
             timeout_ms: 1 to 30,000.
-            traceparent: Goes along, if there is one.
+            trace: What it is a part of, if anybody traces it.
             mode: SIGN, or REFRESH.
 
         Returns:
@@ -289,7 +299,8 @@ class Gateway:
         self._correlation.open(item, self._loop.time() + timeout_ms / 1000)
         future: asyncio.Future[Result] = self._loop.create_future()
         self._futures[request_id] = future
-        self._outbox.put(item, traceparent)
+        self._traces.begin(request_id, trace)
+        self._outbox.put(item)
         return future
 
     # --- what comes in ----------------------------------------------------------------------------------------------
@@ -312,12 +323,26 @@ class Gateway:
         request_id, result = completed.item.request_id, completed.result
         self._outbox.forget(request_id)
         if isinstance(result, Refused):
-            self._metrics.refusals.labels(code=result.code.value).inc()
+            self._unsigned(completed.item, result.code.value)
         elif isinstance(result, correlation.End):
-            self._metrics.refusals.labels(code=result.value).inc()
+            self._unsigned(completed.item, result.value)
+        self._traces.end(request_id)
         future = self._futures.pop(request_id)
         if not future.done():  # cancelled: the caller went away
             future.set_result(result)
+
+    def _unsigned(self, item: SignItem, code: str) -> None:
+        self._metrics.refusals.labels(code=code).inc()
+        trace_id = next(iter(self._traces.of([item.request_id])), None)
+        self._lines.warn(
+            "an item got no signature",
+            burst=FAILURES_SAID,
+            request_id=item.request_id,
+            trace_id=trace_id,
+            key_id=item.key_id,
+            principal=item.principal,
+            code=code,
+        )
 
     # --- time --------------------------------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from rest_api.gateway.beats import Pods
 from rest_api.gateway.key_directory import KeyDirectory
 from rest_api.gateway.lines import Lines
 from rest_api.gateway.routing import RoutingTable
+from rest_api.gateway.traces import Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,7 @@ class Inbox:
         producer: For dead letters.
         metrics: Where things are counted.
         lines: Where things are said.
+        traces: Told of each answer.
         on_answer: Gets each answer that can be read, and the seat that vouches for it (None: nobody).
         on_rival: Told when another start claims our index for the first time.
     """
@@ -56,6 +58,7 @@ class Inbox:
         producer: Producer,
         metrics: Metrics,
         lines: Lines,
+        traces: Traces,
         on_answer: Callable[[MsgSigned, Index | None], None],
         on_rival: Callable[[], None],
     ) -> None:
@@ -66,6 +69,7 @@ class Inbox:
         self._producer = producer
         self._metrics = metrics
         self._lines = lines
+        self._traces = traces
         self._on_answer = on_answer
         self._on_rival = on_rival
 
@@ -98,14 +102,17 @@ class Inbox:
         self._lines.error("the topic of key records was lost: new epochs will not be seen", topic=topic, detail=detail)
 
     def _take_answer(self, record: Record) -> None:
+        began_ns = self._traces.received_at()
         try:
             seat, payload = self._open_answer(record)
             answer = codec.decode(payload, MsgSigned)
         except BadInput as bad:
             self._metrics.answers.labels(kind="invalid").inc()
             self._bury(record, bad)
+            self._traces.answered(record, began_ns, bad.code)
             return
         self._on_answer(self._without_claims(answer) if seat is None else answer, seat)
+        self._traces.answered(record, began_ns)
 
     def _open_answer(self, record: Record) -> tuple[Index | None, bytes]:
         """The committee seat that vouches for the answer, or None, and what it says."""

@@ -17,6 +17,7 @@ from rest_api.gateway import records
 from rest_api.gateway.lines import Lines
 from rest_api.gateway.room import Room
 from rest_api.gateway.routing import Route, RoutingTable
+from rest_api.gateway.traces import Traces
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +42,7 @@ class Outbox:
         room: How much a partition may hold.
         metrics: Where things are counted.
         lines: Where things are said.
+        traces: Which trace each request is in.
         apply: Takes what correlation decides when a record could not be sent.
     """
 
@@ -53,6 +55,7 @@ class Outbox:
         room: Room,
         metrics: Metrics,
         lines: Lines,
+        traces: Traces,
         apply: Callable[[Step], None],
     ) -> None:
         self._loop = asyncio.get_running_loop()
@@ -63,17 +66,15 @@ class Outbox:
         self._room = room
         self._metrics = metrics
         self._lines = lines
+        self._traces = traces
         self._apply = apply
         self._fresh: list[SignItem] = []
         self._again: list[Resend] = []
-        self._traces: dict[RequestId, str] = {}
         self._flush_is_due = False
 
-    def put(self, item: SignItem, traceparent: str | None) -> None:
+    def put(self, item: SignItem) -> None:
         """A new request."""
         self._fresh.append(item)
-        if traceparent is not None:
-            self._traces[item.request_id] = traceparent
         self._schedule()
 
     def put_again(self, resends: Iterable[Resend]) -> None:
@@ -88,7 +89,6 @@ class Outbox:
 
     def forget(self, request_id: RequestId) -> None:
         """The request has ended."""
-        self._traces.pop(request_id, None)
         self._room.give(request_id)
 
     def _schedule(self) -> None:
@@ -133,18 +133,31 @@ class Outbox:
         if not items:
             return
         value = records.seal(record_id, items, sender.reply_to, sender.instance_id, sender.edge_key_id, sender.edge_key)
-        trace = next((found for item in items if (found := self._traces.get(item.request_id)) is not None), None)
+        trace_headers, done = self._traces.sending(sender.topic, items)
+
+        def on_delivery(delivery: Delivery) -> None:
+            done(None if delivery.error is None else "not-confirmed")
+            self._delivered(delivery)
+
         try:
             self._producer.send(
                 sender.topic,
                 value,
                 key=record_id.encode(),
                 partition=route.partition,
-                headers=records.headers(record_id, items, sender.reply_to, sender.instance_id, trace),
-                on_delivery=self._delivered,
+                headers=records.headers(record_id, items, sender.reply_to, sender.instance_id) + trace_headers,
+                on_delivery=on_delivery,
             )
         except SignerFlowError as error:
-            self._lines.warn("a request could not be sent", code=error.code, detail=error.detail)
+            done(error.code)
+            ids = [item.request_id for item in items]
+            self._lines.warn(
+                "requests could not be sent",
+                code=error.code,
+                detail=error.detail,
+                request_ids=ids,
+                trace_ids=self._traces.of(ids),
+            )
             for item in items:
                 self._apply(self._correlation.unsent(item.request_id, record_id))
             return

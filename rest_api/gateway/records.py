@@ -46,15 +46,12 @@ def seal(
 
 
 def headers(
-    record_id: RecordId, items: Iterable[SignItem], reply_to: str, instance_id: BootId, traceparent: str | None
+    record_id: RecordId, items: Iterable[SignItem], reply_to: str, instance_id: BootId
 ) -> list[tuple[str, bytes]]:
-    """Kafka headers: for routing and tracing only. What matters for security stands in the signed body."""
-    found = [
+    """Kafka headers for routing; those for tracing come after. What matters for security stands in the signed body."""
+    return [
         ("record-id", record_id.encode()),
         ("reply-to", reply_to.encode()),
         ("deadline-ms", str(max(item.deadline_ms for item in items)).encode()),
         ("instance-id", instance_id.encode()),
     ]
-    if traceparent is not None:
-        found.append(("traceparent", traceparent.encode()))
-    return found

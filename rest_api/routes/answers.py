@@ -9,10 +9,11 @@ from fastapi import Request
 from starlette.responses import Response
 
 from common.ids import KeyId, RequestId
-from common.observability import tracing
+from common.observability.tracing import TraceContext
 from common.wire.messages import Refused, Signed
 from rest_api import problems
 from rest_api.correlation import End
+from rest_api.dependencies import services, trace_given
 from rest_api.gateway.core import Gateway, Result
 from rest_api.models import ProblemBody
 from rest_api.problems import Problem
@@ -65,12 +66,15 @@ def problem_of(result: Result) -> Problem:
             return Problem("internal", "the signers answered something else than was asked")
 
 
-def traceparent(request: Request) -> str | None:
-    """The trace that the caller is in, if its header is well-formed; what is not is ignored (Trace Context 3.2.2.3)."""
-    given = request.headers.get("traceparent")
-    if given is None or (context := tracing.parse_traceparent(given)) is None:
-        return None
-    return tracing.format_traceparent(context)
+def outcome_code(result: Result) -> str | None:
+    """The problem's code of an outcome, for a span; None for a signature."""
+    return None if isinstance(result, Signed) else problem_of(result).code
+
+
+def trace_of(request: Request) -> TraceContext | None:
+    """Our own span of this request; where none is made, what the caller's header names."""
+    spans = services(request).spans
+    return trace_given(request.scope) if spans is None else spans.current()
 
 
 def body_of(model: str, media_type: str = JSON_BODY) -> dict[str, Any]:

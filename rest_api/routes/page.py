@@ -30,7 +30,7 @@ from rest_api.dependencies import (
 )
 from rest_api.models import check_message
 from rest_api.problems import Problem, invalid
-from rest_api.routes.answers import signature_or_problem, traceparent
+from rest_api.routes.answers import signature_or_problem, trace_of
 from rest_api.routes.keys import fingerprint
 
 router = APIRouter(include_in_schema=False)
@@ -77,7 +77,7 @@ async def _sign(request: Request, caller: Caller, text: str, timeout_ms: int) ->
         check_allowed(caller, key_id)
         own_id = request_id(request)
         pending = gateway.submit(
-            own_id, key_id, message, caller.principal, timeout_ms, traceparent=traceparent(request)
+            own_id, key_id, message, caller.principal, timeout_ms, trace=trace_of(request)
         )
     except UnicodeEncodeError:
         raise invalid(FIELD, "half of a surrogate pair is no character") from None

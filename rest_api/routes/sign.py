@@ -46,7 +46,7 @@ from rest_api.models import (
     unbase64,
 )
 from rest_api.problems import Problem, invalid
-from rest_api.routes.answers import as_json, body_of, problem_docs, signature_or_problem, traceparent
+from rest_api.routes.answers import as_json, body_of, problem_docs, signature_or_problem, trace_of
 
 router = APIRouter(tags=["signing"])
 
@@ -76,9 +76,7 @@ async def sign(request: Request) -> Response:
     check_allowed(caller, key_id)
     own_id = request_id(request)
     try:
-        pending = gateway.submit(
-            own_id, key_id, message, caller.principal, timeout_ms, traceparent=traceparent(request)
-        )
+        pending = gateway.submit(own_id, key_id, message, caller.principal, timeout_ms, trace=trace_of(request))
     except Unavailable as error:
         raise of_unavailable(error) from None
     return as_json(signature_or_problem(gateway, own_id, key_id, message, await pending))
@@ -160,7 +158,7 @@ class _Row:
 async def _submit_all(request: Request, rows: list[_Row], key_id: KeyId, principal: str, ends_at: float) -> None:
     """Send the good ones, as the window that all batches share lets them: half the pending limit is for the others."""
     gateway, window = services(request).gateway, services(request).batches.window
-    trace = traceparent(request)
+    trace = trace_of(request)
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout_at(ends_at):
@@ -171,9 +169,7 @@ async def _submit_all(request: Request, rows: list[_Row], key_id: KeyId, princip
                 # Never 0: what has no time left was caught by the timeout around us.
                 left_ms = max(1, int((ends_at - loop.time()) * 1000))
                 try:
-                    row.pending = gateway.submit(
-                        row.request_id, key_id, row.message, principal, left_ms, traceparent=trace
-                    )
+                    row.pending = gateway.submit(row.request_id, key_id, row.message, principal, left_ms, trace=trace)
                 except Unavailable as error:
                     window.release()
                     row.problem = of_unavailable(error)

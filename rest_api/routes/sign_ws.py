@@ -37,6 +37,7 @@ from starlette.websockets import WebSocketDisconnect
 from common.errors import BadInput, Unavailable
 from common.ids import KeyId, RequestId
 from common.observability.logging import get_logger
+from common.observability.spans import Kind, Span
 from rest_api import problems
 from rest_api.dependencies import (
     charge,
@@ -54,7 +55,7 @@ from rest_api.dependencies import (
 from rest_api.gateway.core import Result
 from rest_api.models import MAX_SOCKET_ID_CHARS, SocketRequest, SocketToken, message_of
 from rest_api.problems import Problem, invalid
-from rest_api.routes.answers import signature_or_problem
+from rest_api.routes.answers import outcome_code, signature_or_problem
 
 router = APIRouter()
 
@@ -193,7 +194,9 @@ class _Session:
             check_allowed(caller, key_id)
             self._gateway.admit(self._timeout_ms)
             charge(socket, caller)
-            future = self._gateway.submit(request_id, key_id, message, caller.principal, self._timeout_ms)
+            span = self._begin_span()
+            trace = None if span is None else span.context
+            future = self._gateway.submit(request_id, key_id, message, caller.principal, self._timeout_ms, trace=trace)
         except BadInput as error:
             raise of_bad_input(error) from None
         except Unavailable as error:
@@ -202,10 +205,20 @@ class _Session:
 
         def done(future: asyncio.Future[Result]) -> None:
             self._pending.discard(future)
+            if span is not None:
+                span.end("cancelled" if future.cancelled() else outcome_code(future.result()))
             if not future.cancelled():  # the client left
                 self._signed(client_id, key_id, message, future.result(), request_id, began)
 
         future.add_done_callback(done)
+
+    def _begin_span(self) -> Span | None:
+        """A trace of its own for each message, linked to the connection's: a connection lives for hours."""
+        spans = services(self._socket).spans
+        if spans is None:
+            return None
+        connection = spans.current()
+        return spans.begin(f"WS {ROUTE} message", Kind.SERVER, None, links=[connection] if connection else ())
 
     def _signed(
         self, client_id: str, key_id: KeyId, message: bytes, result: Result, request_id: RequestId, began: float
