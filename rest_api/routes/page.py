@@ -1,5 +1,6 @@
-"""GET and POST /sign: a page that needs no JavaScript; and /docs, without a foreign server's scripts."""
+"""GET and POST /sign: a form that needs no JavaScript and is better with it; /docs; and the files of both."""
 
+import base64
 from typing import Any, Final
 from urllib.parse import parse_qsl
 
@@ -10,6 +11,7 @@ from starlette.responses import Response
 
 from common.errors import BadInput, Unavailable
 from common.observability.logging import get_logger
+from common.wire.messages import MAX_MESSAGE_BYTES
 from rest_api import web
 from rest_api.callers import Caller
 from rest_api.dependencies import (
@@ -76,9 +78,7 @@ async def _sign(request: Request, caller: Caller, text: str, timeout_ms: int) ->
         key_id = choose_key(request, None)
         check_allowed(caller, key_id)
         own_id = request_id(request)
-        pending = gateway.submit(
-            own_id, key_id, message, caller.principal, timeout_ms, trace=trace_of(request)
-        )
+        pending = gateway.submit(own_id, key_id, message, caller.principal, timeout_ms, trace=trace_of(request))
     except UnicodeEncodeError:
         raise invalid(FIELD, "half of a surrogate pair is no character") from None
     except BadInput as error:
@@ -139,35 +139,50 @@ def _plain(answer: dict[str, Any], status: int) -> Response:
 
 
 def _page(request: Request, status: int, answer: dict[str, Any]) -> Response:
-    records = services(request).gateway.keys.all()
-    key = None
-    if records:
-        first = records[0]
-        key = {
-            "key_id": first.key_id,
-            "fingerprint": fingerprint(first.public_key),
-            "epoch": first.epoch,
-            "threshold": first.threshold,
-            "signers": len(services(request).gateway.keys.seats()),
+    keys = services(request).gateway.keys
+    seats = sorted(keys.seats())
+    shown = [
+        {
+            "key_id": record.key_id,
+            "public_key": base64.b64encode(record.public_key).decode(),
+            "fingerprint": fingerprint(record.public_key),
+            "epoch": record.epoch,
+            "threshold": record.threshold,
         }
-    line = _line(answer) if answer else None
-    html = web.render("sign.html", key=key, line=line, **({"text": ""} | answer))
+        for record in keys.all()
+    ]
+    # Where a browser, or a proxy before us, keeps the script from working, the plain form is one address away.
+    scripted = "plain" not in request.query_params
+    html = web.render(
+        "sign.html",
+        keys=shown,
+        seats=seats,
+        line=_line(answer) if answer else None,
+        scripted=scripted,
+        tokens_needed=services(request).callers.tokens_needed,
+        cap=MAX_MESSAGE_BYTES,
+        **({"text": ""} | answer),
+    )
+    policy = web.CSP_SCRIPTED if scripted else web.CSP
     return Response(
         html,
         status_code=status,
         media_type="text/html",
-        headers={"Content-Security-Policy": web.CSP, **_headers(answer)},
+        headers={"Content-Security-Policy": policy, **_headers(answer)},
     )
 
 
 @router.get("/static/{name}")
-async def static(name: str) -> Response:
-    """The style sheet; only names that the package ships are known."""
+async def static(request: Request, name: str) -> Response:
+    """The style sheet and the scripts; only names that the package ships are known."""
     found = web.STATIC.get(name)
     if found is None:
         raise Problem("not-found", "there is nothing at this address")
-    kind, content = found
-    return Response(content, media_type=kind, headers={"Cache-Control": "public, max-age=300"})
+    # Asked for anew each time, for a few bytes: after an upgrade no page may mix old scripts with new ones.
+    headers = {"Cache-Control": "no-cache", "ETag": found.etag}
+    if found.etag in request.headers.get("if-none-match", ""):
+        return Response(status_code=304, headers=headers)
+    return Response(found.content, media_type=found.kind, headers=headers)
 
 
 @router.get("/docs")

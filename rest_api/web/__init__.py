@@ -1,6 +1,8 @@
-"""Templates and static files of the pages: values are escaped, and no script nor anything foreign may load."""
+"""Templates and static files of the pages: values are escaped, scripts are our own files, nothing foreign may load."""
 
+import hashlib
 import json
+from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any, Final
 
@@ -9,14 +11,33 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 CSP: Final = (
     "default-src 'none'; style-src 'self'; img-src data:; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
 )
+"""Of a page without scripts."""
 
-_KINDS: Final = {".css": "text/css"}
+CSP_SCRIPTED: Final = (
+    CSP + "; script-src 'self'; connect-src 'self'; require-trusted-types-for 'script'; trusted-types 'none'"
+)
+"""Of /sign. No script may make markup out of text: with Trusted Types and no policy for them, nothing can."""
+
+_KINDS: Final = {".css": "text/css", ".js": "text/javascript"}
 
 
-def _read_static() -> dict[str, tuple[str, bytes]]:
+@dataclass(frozen=True, slots=True)
+class Static:
+    """A file that the package ships; ``etag`` changes with its bytes."""
+
+    kind: str
+    content: bytes
+    etag: str
+
+
+def _static(kind: str, content: bytes) -> Static:
+    return Static(kind, content, f'"{hashlib.sha256(content).hexdigest()[:32]}"')
+
+
+def _read_static() -> dict[str, Static]:
     folder = files(__name__) / "static"
     return {
-        entry.name: (kind, entry.read_bytes())
+        entry.name: _static(kind, entry.read_bytes())
         for entry in folder.iterdir()
         for suffix, kind in _KINDS.items()
         if entry.name.endswith(suffix)
@@ -24,7 +45,7 @@ def _read_static() -> dict[str, tuple[str, bytes]]:
 
 
 STATIC: Final = _read_static()
-"""File name to media type and content."""
+"""By file name."""
 
 _environment = Environment(
     loader=PackageLoader("rest_api", "web/templates"),
