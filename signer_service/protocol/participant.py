@@ -53,6 +53,9 @@ from signer_service.protocol.wire import Wire
 
 Event: TypeAlias = PeerArrived | ViewChanged | PeersChanged | Tick
 
+GRANTS_PER_S: Final = 8 * POOL_SIZE
+"""Nonce pairs made for one coordinator in a second: more than it can use, and 7 % of our time at most."""
+
 _COUNT_MS: Final = MAX_DEADLINE_MS + 2 * SKEW_MS
 """No request is signed longer than this after it was first seen, so that counts older than this are of no use."""
 
@@ -85,6 +88,8 @@ class ParticipantState:
     given: dict[tuple[Index, RequestId], int] = field(default_factory=dict)
     given_before: dict[tuple[Index, RequestId], int] = field(default_factory=dict)
     given_since: Instant = Instant(0)
+    granted: dict[Index, tuple[int, int]] = field(default_factory=dict)
+    """By coordinator: the second of its last request, and how many pairs were made for it in that second."""
 
     @property
     def nonces_held(self) -> int:
@@ -117,7 +122,7 @@ def step(state: ParticipantState, event: Event, now: Instant, entropy: Entropy) 
             if isinstance(message, SignPackage):
                 return _sign(state, sender, message, now)
             if isinstance(message, NonceRequest):
-                return _grant(state, sender, message, entropy)
+                return _grant(state, sender, message, now, entropy)
         case ViewChanged(view=view):
             _use(state, view)
         case PeersChanged(live=live):
@@ -142,10 +147,14 @@ def _use(state: ParticipantState, view: SigningView) -> None:
 
 
 def _grant(
-    state: ParticipantState, sender: Sender, request: NonceRequest, entropy: Entropy
+    state: ParticipantState, sender: Sender, request: NonceRequest, now: Instant, entropy: Entropy
 ) -> Transition[ParticipantState, None]:
     live_boot = state.live.get(sender.index)
-    left = POOL_SIZE
+    second = now // 1_000
+    last, made = state.granted.get(sender.index, (second, 0))
+    made = made if last == second else 0
+    # A request of 100 bytes costs us 9 ms: without an end to it one seat could leave no time for the others.
+    left = min(POOL_SIZE, GRANTS_PER_S - made)
     grants = []
     for want in request.wants:
         usable = state.usable.get(want.scope)
@@ -153,6 +162,8 @@ def _grant(
         if usable is not None and count > 0:
             grants.append(state.nonces.reserve(sender, want.scope, usable.share.share, count, entropy, live_boot))
             left -= count
+            made += count
+    state.granted[sender.index] = (second, made)
     if not grants:
         return Transition(state)
     return Transition(state, send=(ToPeer(sender.index, NonceBatch(tuple(grants))),))

@@ -15,13 +15,14 @@ from common.wire.messages import (
     NonceBatch,
     NonceGrant,
     NonceRequest,
+    NonceWant,
     RefusalCode,
     Refused,
     SignatureShares,
     SignPackage,
 )
 from signer_service.frost.nonces import commit
-from signer_service.protocol import coordinator
+from signer_service.protocol import coordinator, participant
 from signer_service.protocol.blame import check_blame_evidence
 from signer_service.protocol.machine import (
     Answer,
@@ -36,6 +37,7 @@ from signer_service.protocol.machine import (
     Tick,
     ToPeer,
 )
+from signer_service.protocol.nonce_pool import POOL_SIZE
 from signer_service.protocol.view import SigningView, ViewChanged
 from tests.protocol.signing_world import KEY, START, WIRE, Dice, Pod, Weather, World, deal
 from tests.protocol.test_signing_world import change_shares, messages, plus_one
@@ -76,6 +78,27 @@ def test_p6_commitments_that_nobody_asked_for_are_not_even_looked_at() -> None:
         world._feed(process, PeerArrived(sender, NonceBatch((grant,)), b""))
     assert len(pool) == before
     assert len(world.noted("nonce_batch_stray")) == 8
+
+
+def test_p6_a_coordinator_cannot_keep_a_participant_busy_with_making_nonces() -> None:
+    world = World(3, 2)
+    world.run(300)
+    process = world.up[Index(2)]
+    request = NonceRequest((NonceWant(world.committee.keys[Index(2)].scope, POOL_SIZE),))
+    liar = PeerArrived(Sender(Index(3), world.up[Index(3)].boot_id), request, b"")
+    honest = PeerArrived(Sender(Index(1), world.up[Index(1)].boot_id), request, b"")
+
+    def made(event: PeerArrived, at: int) -> int:
+        out = participant.step(process.participant, event, Instant(at), world.dice.entropy)
+        process.participant = out.state
+        batches = [send.message for send in out.send if isinstance(send, ToPeer)]
+        return sum(len(g.commitments) for b in batches if isinstance(b, NonceBatch) for g in b.grants)
+
+    start = world.now + 1_000
+    assert sum(made(liar, start) for _ in range(50)) == participant.GRANTS_PER_S
+    assert made(honest, start) == POOL_SIZE
+    assert made(liar, start + 1_000) == POOL_SIZE
+    assert made(liar, start - 60_000) == POOL_SIZE, "a clock that was set back"
 
 
 def test_a_share_of_one_epoch_cannot_be_shown_as_a_bad_one_of_another() -> None:
