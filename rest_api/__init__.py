@@ -1,6 +1,6 @@
 """The HTTP edge: what comes in as JSON or a form goes out as a record to a signer; the answer comes back verified.
 
-``__main__``       one pod as a process          ``app``           composition root, ``create_app(settings)``
+``__main__``, ``server``  one pod as a process   ``app``           composition root, ``create_app(settings)``
 ``settings``       the environment, checked      ``trust_files``   operator.pub, roster.avro, edge.key
 ``routes/``        thin: parse, ask, answer      ``models``        bodies, strict, and the OpenAPI document
 ``dependencies``   caps, deadlines, origin       ``problems``      the one table from errors to statuses

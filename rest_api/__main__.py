@@ -1,96 +1,20 @@
 """``python -m rest_api``: one API pod, configured by the environment, until SIGTERM or SIGINT.
 
 Exit codes: 0 ended in order; 1 could not go on (say, the broker fenced it), to be started again; 2 its settings or
-files are wrong, or a port is taken: starting it again cannot help.
+files are wrong, or a port is taken: starting it again cannot help. Told to end before the first line here ran, Python
+itself ends by the signal (143 in a shell): nothing had begun.
 """
 
-import asyncio
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator
-
-import uvicorn
-import uvloop
-
-from common.errors import BadInput, SignerFlowError
-from common.observability import logging
-from rest_api import sockets
-from rest_api.app import create_app
-from rest_api.settings import Settings, load
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_CONFIG = 2
-KEEP_ALIVE_S = 75
-AFTER_GRACE_S = 2
-
-
-class Server(uvicorn.Server):
-    """uvicorn without its signal handlers: ours begin the drain before it stops to listen."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-async def serve(settings: Settings) -> int:
-    """Serve until a signal, or until the process cannot go on. Returns the exit code."""
-    failed: list[str] = []
-
-    def stop() -> None:
-        services = getattr(app.state, "services", None)
-        if services is not None:
-            services.gateway.drain(settings.shutdown_grace_ms / 1000)
-        # A second signal means now.
-        server.force_exit = server.should_exit
-        server.should_exit = True
-
-    def fatal(detail: str) -> None:
-        if not failed:
-            failed.append(detail)
-            stop()
-
-    app = create_app(settings, on_fatal=fatal)
-    server = Server(
-        uvicorn.Config(
-            app,
-            host=settings.host,
-            port=settings.port,
-            loop="uvloop",
-            http="httptools",
-            **sockets.UVICORN,
-            lifespan="on",
-            log_config=None,
-            access_log=False,
-            server_header=False,
-            proxy_headers=False,
-            backlog=2048,
-            timeout_keep_alive=KEEP_ALIVE_S,
-            timeout_graceful_shutdown=settings.shutdown_grace_ms // 1000 + AFTER_GRACE_S,
-        )
-    )
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop)
-    await server.serve()
-    if failed:
-        return EXIT_FAILED
-    return EXIT_OK if server.started else EXIT_CONFIG
+from common.stopping import leave_at_once
 
 
 def main() -> int:
-    """Read the settings, serve, and return the exit code."""
-    try:
-        settings = load()
-        logging.configure(settings.log_format, settings.log_level, "rest_api", settings.pod_index)
-        return uvloop.run(serve(settings))
-    except BadInput as error:
-        print(f"rest_api: {error.detail}", file=sys.stderr)
-        return EXIT_CONFIG
-    except SignerFlowError as error:
-        print(f"rest_api: {error.detail}", file=sys.stderr)
-        return EXIT_FAILED
+    """Serve, and return the exit code."""
+    leave_at_once()
+    # Imported here: it takes most of the start, and whoever is told to end meanwhile ends in order.
+    from rest_api import server  # noqa: PLC0415
+
+    return server.main()
 
 
 if __name__ == "__main__":

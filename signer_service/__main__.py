@@ -1,7 +1,8 @@
 """``python -m signer_service run | provision | inspect``.
 
 Exit codes: 0 done or told to end; 2 usage, settings or files are wrong (starting again cannot help); 4 something that
-is needed is not there now; 1 our own fault. Whatever is wrong is one line on standard error.
+is needed is not there now; 1 our own fault. Whatever is wrong is one line on standard error. Told to end before the
+first line here ran, Python itself ends by the signal (143 in a shell): nothing had begun.
 """
 
 import os
@@ -13,6 +14,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from common.errors import BadInput, SignerFlowError, Unavailable
+from common.stopping import leave_at_once
 
 EXIT_FAULT: Final = 1
 EXIT_USAGE: Final = 2
@@ -30,6 +32,8 @@ def run(
     ] = False,
 ) -> None:
     """Run one replica, configured by SIGNER_SERVICE_* variables, until SIGTERM or SIGINT."""
+    # Before the imports below: they take most of the start.
+    leave_at_once()
 
     def start() -> int:
         # Imported here: provisioning needs neither a broker's library nor an event loop.

@@ -11,7 +11,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from confluent_kafka import KafkaError, KafkaException
-from confluent_kafka.admin import AdminClient, ConfigResource, NewTopic, ResourceType  # type: ignore[attr-defined]
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    ClusterMetadata,
+    ConfigResource,
+    NewTopic,
+    ResourceType,
+)
 
 from common.errors import BadInput, Unavailable
 from common.kafka import options
@@ -20,6 +26,8 @@ from common.kafka.port import Difference, Ensured, KafkaSettings
 from common.wire.topics import TopicSpec
 
 _CALL_S = 10.0
+_QUESTION_S = 1.0
+"""Asked again until ``_CALL_S`` is over: a thread that waits for an answer cannot be told to end."""
 _VISIBLE_S = 20.0
 _PAUSE_S = 0.1
 _CLOSE_S = 5.0
@@ -87,13 +95,22 @@ class RealAdmin:
 
     def _topics(self) -> dict[str, int]:
         # All of them, never one by name: asking for a name can make the topic.
-        found = self._admin().list_topics(timeout=_CALL_S).topics
+        found = self._listed().topics
         prefix = self._settings.topic_prefix
         return {
             name: sum(partition.leader >= 0 for partition in topic.partitions.values())
             for name, topic in found.items()
             if name.startswith(prefix) and topic.error is None
         }
+
+    def _listed(self) -> ClusterMetadata:
+        end = time.monotonic() + _CALL_S
+        while True:
+            try:
+                return self._admin().list_topics(timeout=_QUESTION_S)
+            except KafkaException as error:
+                if self._closed or error.args[0].code() not in TRANSIENT or time.monotonic() > end:
+                    raise
 
     def _ensure(self, specs: Sequence[TopicSpec]) -> Ensured:
         present = self._topics()

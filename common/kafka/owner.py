@@ -78,6 +78,8 @@ class Owner:
         self._room = threading.Semaphore(MAX_BATCHES)
         self._stop = threading.Event()
         self._ready: asyncio.Future[None] = self.connection.loop.create_future()
+        # Whoever waited may have been cancelled: an exception that nobody fetches is no line in the log.
+        self._ready.add_done_callback(lambda ready: ready.cancelled() or ready.exception())
         self._ended = asyncio.Event()
         self._thread: threading.Thread | None = None
         self._owner: int | None = None

@@ -19,7 +19,8 @@ from common.kafka.state import Witness
 START_S = 30.0
 MISSING_S = 10.0
 CLOSE_S = 10.0
-_QUESTION_S = 2.0
+_QUESTION_S = 1.0
+"""Asked again until a longer bound is over: a thread that waits for an answer cannot be told to end."""
 _WATERMARKS_S = 5.0
 
 

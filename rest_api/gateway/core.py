@@ -54,6 +54,8 @@ LIST_AFTER_S: Final = 1.5
 """After so long without three beats of anybody, nobody is there: the table is as good as it will be."""
 RECONNECT_S: Final = 1.0
 FLUSH_S: Final = 2.0
+OUTAGE_GRACE_S: Final = 1.0
+"""What is pending has no more than this while no broker answers: its answers cannot come."""
 FAILURES_SAID: Final = 20
 """Items without a signature that get a line of their own in ten seconds; the rest are counted."""
 
@@ -228,7 +230,7 @@ class Gateway:
             return
         self.draining.set()
         self._send_beat()
-        self._loop.call_later(grace_s, self._abandon)
+        self._loop.call_later(grace_s if self._kafka.up() else min(grace_s, OUTAGE_GRACE_S), self._abandon)
 
     def _abandon(self) -> None:
         self._apply(self._correlation.abandon())

@@ -289,6 +289,8 @@ class Replica:
         began = self._loop.time()
 
         def finished() -> bool:
+            if not self._kafka.up():
+                return True  # nobody hears us, and nothing can be finished: what is not committed comes again
             announced = self._loop.time() - began >= settings.drain_announce_ms / 1000
             return self._ended.done() or (announced and not self._requests.unfinished() and self._outbox.idle)
 
@@ -305,11 +307,10 @@ class Replica:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for tail in self._tails:
-            await tail.close()
+        await asyncio.gather(*(tail.close() for tail in self._tails))
         with contextlib.suppress(Exception):
             self._outbox.flush()
-        await self._producer.flush(FLUSH_S)
+        await self._producer.flush(FLUSH_S if self._kafka.up() else 0)
         await self._producer.close()
         self._heartbeat.stop()
         try:

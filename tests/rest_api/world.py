@@ -44,7 +44,7 @@ from common.wire.messages import (
     VerificationShare,
 )
 from rest_api import sockets
-from rest_api.__main__ import Server
+from rest_api.server import Server
 from rest_api.app import create_app
 from rest_api.settings import Settings
 from tests.brokers import until

@@ -1,0 +1,95 @@
+"""One pod in uvicorn: what a signal does to it, and what it ends with (see ``__main__``)."""
+
+import asyncio
+import contextlib
+import signal
+import sys
+from collections.abc import Iterator
+
+import uvicorn
+import uvloop
+
+from common.errors import BadInput, SignerFlowError
+from common.observability import logging
+from common.observability.spans import Spans, exporting
+from rest_api import sockets
+from rest_api.app import create_app
+from rest_api.settings import Settings, load
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_CONFIG = 2
+KEEP_ALIVE_S = 75
+AFTER_GRACE_S = 2
+
+
+class Server(uvicorn.Server):
+    """uvicorn without its signal handlers: ours begin the drain before it stops to listen."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+async def serve(settings: Settings, spans: Spans | None = None) -> int:
+    """Serve until a signal, or until the process cannot go on. Returns the exit code."""
+    failed: list[str] = []
+
+    def stop() -> None:
+        services = getattr(app.state, "services", None)
+        if services is not None:
+            services.gateway.drain(settings.shutdown_grace_ms / 1000)
+        # A second signal means now.
+        server.force_exit = server.should_exit
+        server.should_exit = True
+
+    def fatal(detail: str) -> None:
+        if not failed:
+            failed.append(detail)
+            stop()
+
+    app = create_app(settings, on_fatal=fatal, spans=spans)
+    server = Server(
+        uvicorn.Config(
+            app,
+            host=settings.host,
+            port=settings.port,
+            loop="uvloop",
+            http="httptools",
+            **sockets.UVICORN,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=2048,
+            timeout_keep_alive=KEEP_ALIVE_S,
+            timeout_graceful_shutdown=settings.shutdown_grace_ms // 1000 + AFTER_GRACE_S,
+        )
+    )
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop)
+    await server.serve()
+    if failed:
+        return EXIT_FAILED
+    return EXIT_OK if server.started else EXIT_CONFIG
+
+
+def main() -> int:
+    """Read the settings, serve, and return the exit code."""
+    try:
+        settings = load()
+        logging.configure(settings.log_format, settings.log_level, "rest_api", settings.pod_index)
+        spans = exporting(settings.spans_url, "rest-api", settings.pod_index)
+        try:
+            return uvloop.run(serve(settings, spans))
+        finally:
+            if spans is not None:
+                spans.close()
+    except BadInput as error:
+        print(f"rest_api: {error.detail}", file=sys.stderr)
+        return EXIT_CONFIG
+    except SignerFlowError as error:
+        print(f"rest_api: {error.detail}", file=sys.stderr)
+        return EXIT_FAILED
