@@ -19,7 +19,7 @@ from signer_service.protocol.ceremony_part import held_now
 from signer_service.protocol.ceremony_state import CeremonyState
 from signer_service.protocol.fold_closing import awaited
 from signer_service.protocol.fold_commit import expected_record
-from signer_service.protocol.log_state import Attempt, KeyLog, newest_committee
+from signer_service.protocol.log_state import Attempt, KeyLog, identities, newest_committee
 from signer_service.protocol.machine import Outgoing, ToKeys, ToLog
 
 Tag = tuple[str, ...]
@@ -139,8 +139,12 @@ def _after_commit(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
     part = mine.part
     if part is not None and part.ready is not None and part.open_id == commit.record.open_id:
         todo.owe(part.ready, part.open_id.hex())
+    newest = identities(state.log.roster) if state.log.roster is not None else {}
     for past in key.past:
-        if seat in past.holders and seat not in past.erased and mine.of_epoch(past.epoch) is None:
+        held = past.holders.get(seat)
+        if held is None or newest.get(seat, held) != held:
+            continue
+        if seat not in past.erased and mine.of_epoch(past.epoch) is None:
             todo.owe(Erased(key.key_id, past.epoch), key.key_id, past.epoch)
     if key.attempt is None and seat not in key.heals and needs_heal(state, key):
         todo.owe(HealRequest(key.key_id, key.epoch), key.key_id, key.epoch)

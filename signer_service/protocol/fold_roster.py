@@ -6,10 +6,12 @@ It ends every open ceremony. One of a new log generation says from which key rec
 from dataclasses import replace
 
 from common.errors import BadInput
-from common.ids import KeyId
+from common.ids import Index, KeyId
 from common.wire.messages import (
+    NO_SIGNATURE,
     Envelope,
     KeyRecord,
+    Ready,
     Roster,
 )
 from common.wire.signatures import ENVELOPE_DOMAIN, is_signed_by
@@ -78,6 +80,8 @@ def _from_checkpoints(
         try:
             record = trust.wire.check_key_record(raw)
             held = trust.wire.read_roster(record.roster)
+            attested = [trust.wire.decode_envelope(each) for each in record.attestations]
+            ready = trust.wire.decode_record(attested[0].payload)
         except BadInput as bad:
             findings.append(fact("checkpoint-refused", said.offset, code=bad.code))
             continue
@@ -85,8 +89,10 @@ def _from_checkpoints(
             findings.append(fact("checkpoint-refused", said.offset, code="interpolation"))
             continue
         committee = Committee(record.threshold, identities(held))
-        everybody = tuple(share.index for share in record.verification_shares)
-        keys[record.key_id] = KeyLog(record.key_id, Commit(record, said.offset, committee, None, everybody))
+        # Only who attests is known to hold a share: with fewer than r of them the shares of the epoch before stay.
+        expected = replace(ready, share_proof=NO_SIGNATURE) if isinstance(ready, Ready) else None
+        holders = tuple(sorted(Index(each.index) for each in attested))
+        keys[record.key_id] = KeyLog(record.key_id, Commit(record, said.offset, committee, expected, holders))
     return replace(state, keys=keys, forked=False), tuple(findings)
 
 

@@ -39,7 +39,9 @@ def keys_of(state: LogState, seat: Index, record: CeremonyRecord) -> tuple[bytes
     if isinstance(record, Erased):
         key = state.keys.get(record.key_id)
         past = next((past for past in key.past if past.epoch == record.epoch), None) if key is not None else None
-        found = [newest.get(seat, past.holders.get(seat) if past is not None else None)]
+        mine = past.holders.get(seat) if past is not None else None
+        # A new identity is another machine: what the one before it holds, it cannot know.
+        found = [mine if newest.get(seat, mine) == mine else None]
     elif isinstance(record, Open):
         found = [_of(dealing_committee(state, record.key_id), seat)]
     elif isinstance(record, Deal | PhaseVote):

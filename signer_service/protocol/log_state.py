@@ -245,11 +245,16 @@ def dealing_committee(state: LogState, key_id: KeyId) -> Committee | None:
     """The committee that opens, deals and votes: that of the current epoch, or the newest where there is no epoch.
 
     A seat whose identity key the newest roster replaced speaks with the new one: the old one is revoked. A seat that
-    the newest roster leaves out speaks with its own: a leaver may deal.
+    the newest roster leaves out speaks with its own: a leaver may deal; but not once another seat has that key, or one
+    key would count twice.
     """
     key = state.keys.get(key_id)
     if key is None or key.current is None or state.roster is None:
         return newest_committee(state, key_id)
     newest = identities(state.roster)
     old = key.current.committee
-    return Committee(old.threshold, {seat: newest.get(seat, mine) for seat, mine in old.identities.items()})
+    taken = set(newest.values())
+    return Committee(
+        old.threshold,
+        {seat: newest.get(seat, b"" if mine in taken else mine) for seat, mine in old.identities.items()},
+    )
