@@ -27,9 +27,10 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from common.errors import BadInput
-from common.ids import Epoch, Index, Instant, KeyId
+from common.ids import Epoch, Index, Instant, KeyId, Offset
 from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony_agenda, ceremony_opening
+from signer_service.protocol.ceremony_clock import not_ahead
 from signer_service.protocol.ceremony_part import settle
 from signer_service.protocol.ceremony_state import (
     CaughtUp,
@@ -46,7 +47,7 @@ from signer_service.protocol.ceremony_state import (
     Since,
 )
 from signer_service.protocol.ceremony_view import epoch_keys, takeover_at
-from signer_service.protocol.findings import Finding
+from signer_service.protocol.findings import Finding, fact
 from signer_service.protocol.fold import fold
 from signer_service.protocol.log_state import Attempt, KeyLog
 from signer_service.protocol.log_wire import LogTrust
@@ -90,6 +91,7 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
     """
     findings: tuple[Finding, ...] = ()
     notes: tuple[Note, ...] = ()
+    state = not_ahead(state, now)
     match event:
         case LogRecord():
             state, findings = _read(state, event, now)
@@ -145,13 +147,30 @@ def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[Ceremon
         return _soft(state, lost=True), ()
     folded = fold(before, event.offset, event.raw, state.trust)
     after = replace(state, log=folded.state)
+    findings = folded.findings
+    if folded.state.roster is not before.roster:
+        after, alarm = _against_file(after, event.offset)
+        findings += alarm
     for key_id, key in folded.state.keys.items():
         previous = before.keys.get(key_id, KeyLog(key_id))
         if key.current is not None and key.current is not previous.current and key.epoch != previous.epoch:
             # The broker's word for when, but never later than now: it could put the next refresh off for ever.
             written = now if event.written_ms is None else min(event.written_ms, now)
             after = _committed(state, after, previous, written, now)
-    return after, folded.findings
+    return after, findings
+
+
+def _against_file(state: CeremonyState, offset: Offset) -> tuple[CeremonyState, tuple[Finding, ...]]:
+    """The roster file was fed before the log was read: whether they agree is seen only now. If not, the log counts."""
+    file, log = state.soft.roster, state.log.roster
+    if file is None or log is None:
+        return state, ()
+    try:
+        state.trust.wire.newer(log, file)
+    except BadInput as bad:
+        alarm = fact("roster-alarm", offset, code=bad.code, version=file.version)
+        return _soft(state, roster=None, roster_raw=b""), (alarm,)
+    return state, ()
 
 
 def _committed(

@@ -1,12 +1,28 @@
 """What one bad seat, a wrong clock or a careless hand must not bring about: a crash, a standstill, a lost safeguard."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 
-from common.ids import Index
-from common.wire.messages import CeremonyRecord, Ready
+from common.ids import Index, Instant, Offset
+from common.wire import codec
+from common.wire.messages import CeremonyRecord, Erased, Open, Ready
 from common.wire.signatures import ENVELOPE_DOMAIN, SIGNATURE_BYTES, sign_bytes
+from signer_service.protocol import ceremony
+from signer_service.protocol.ceremony_disk import durable, restore
+from signer_service.protocol.ceremony_opening import next_due
+from signer_service.protocol.ceremony_state import CaughtUp, RefreshAsked
+from signer_service.protocol.fold import fold
+from signer_service.protocol.log_state import LogState
+from signer_service.protocol.machine import Tick, ToLog
 from tests import playbook
 from tests.world import World
+
+
+def folded(log: Iterable[bytes]) -> LogState:
+    state = LogState()
+    for raw in log:
+        state = fold(state, Offset(state.offset + 1), raw, playbook.House().trust).state
+    return state
 
 
 def with_key(threshold: int = 2, size: int = 3) -> World:
@@ -50,3 +66,116 @@ def test_a_bloated_envelope_of_a_ready_neither_counts_nor_makes_the_key_record_t
     assert current is not None
     assert Index(1) not in current.ready
     playbook.every_subset_signs(world.keys_at(seats=(2, 3)))
+
+
+# --- rosters ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_roster_file_of_the_version_in_force_but_with_other_bytes_is_an_alarm() -> None:
+    world = World(2, 3)
+    world.start()
+    world.run(lambda: world.holds(1))
+    world.stop(3)
+    # Somebody signed twice: seat 3 finds the other one when it starts, before it has read any of the log.
+    world.seats[3].disk = None
+    world.seats[3].roster = world.house.roster(2, (1, 2, 3), edge_keys=(playbook.public("another edge"),))
+    world.start(3)
+    world.run_for(1_000)
+    assert [note.fields["code"] for note in world.seats[3].notes if note.name == "roster-alarm"] == ["roster-conflict"]
+
+
+def test_an_identity_key_that_a_leaver_hands_to_another_seat_counts_once() -> None:
+    world = with_key()
+    log = folded(world.log)
+    moved = world.house.roster(2, (2, 3), version=2, names={2: "seat 1"})
+    log = fold(log, Offset(log.offset + 1), playbook.say(3, codec.decode_ceremony(moved), log), world.trust).state
+    for seat in (1, 2):
+        raw = playbook.say(seat, playbook.reshare_open(1, 1, 2), log, name="seat 1")
+        log = fold(log, Offset(log.offset + 1), raw, world.trust).state
+    assert len(log.keys[playbook.KEY].opens) == 1
+    assert log.keys[playbook.KEY].attempt is None
+
+
+# --- erasing ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_machine_that_took_over_a_seat_does_not_vouch_for_what_the_one_before_erased() -> None:
+    world = with_key()
+    world.lose_disk(3)
+    world.seats[3].name = "new seat 3"
+    world.give_roster(world.house.roster(2, (1, 2, 3), version=2, names={3: "new seat 3"}))
+    world.start(3)
+    world.run(lambda: world.agrees(2))
+    world.run_for(3_000)
+    past = world.key().past[-1]
+    assert set(past.erased) == {1, 2}
+    said = len(world.log)
+    world.run_for(10_000)
+    assert len(world.log) == said, "it does not try for ever"
+    world.say(3, Erased(playbook.KEY, past.epoch), name="new seat 3")
+    world.run_for(100)
+    assert set(world.key().past[-1].erased) == {1, 2}
+
+
+def test_a_checkpoint_erases_no_old_share_unless_enough_seats_attest_the_new_one() -> None:
+    world = with_key()
+    world.ask_refresh(1)
+    world.run(lambda: (attempt := world.key().attempt) is not None and Index(3) in attempt.announced)
+    world.stop(3)
+    world.run(lambda: world.agrees(2, (1, 2)))
+    world.run_for(2_000)
+    current = world.key().current
+    assert current is not None
+    fresh = World(2, 3, seed=9)
+    fresh.generation = 2
+    checkpoint = codec.encode(current.record)
+    raw = fresh.house.roster(2, (1, 2, 3), version=2, log_generation=2, checkpoints=(checkpoint,))
+    for index, seat in fresh.seats.items():
+        seat.roster, seat.disk = raw, world.seats[index].disk
+    fresh.start(1, 2)
+    fresh.run(lambda: fresh.holds(2, (1, 2)))
+    fresh.run_for(3_000)
+    for index in (1, 2):
+        state = fresh.seats[index].state
+        assert state is not None
+        assert [held.epoch for held in state.of_key(playbook.KEY).held] == [1, 2]
+    # With the third there are enough, after a refresh at the latest: it lost what it announced with the log.
+    fresh.seats[3].disk = None
+    fresh.start(3)
+    fresh.run(lambda: fresh.agrees(3))
+    fresh.run_for(3_000)
+    state = fresh.seats[1].state
+    assert state is not None
+    assert [held.epoch for held in state.of_key(playbook.KEY).held] == [3]
+
+
+# --- clocks ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_clock_that_was_ahead_and_is_right_again_delays_nothing() -> None:
+    world = with_key()
+    state = world.seats[1].state
+    assert state is not None
+    year = 365 * 86_400_000
+    later = Instant(world.now + year)
+    # One record was sent, one Open made, while the clock was a year ahead; then it was set right.
+    asked = RefreshAsked(playbook.KEY, playbook.refresh_request(playbook.KEY, later))
+    ahead = ceremony.step(state, asked, later, world.entropy)
+    assert any(isinstance(each, ToLog) and isinstance(each.message, Open) for each in ahead.send)
+    ticked = ceremony.step(ahead.state, Tick(), Instant(world.now), world.entropy).state
+    started = restore(durable(ahead.state), Index(1), world.trust, world.timing)
+    started = ceremony.step(started, CaughtUp(), Instant(world.now), world.entropy).state
+    for after in (ticked, started):
+        assert after.opened[playbook.KEY] <= world.now
+        due = ceremony.step(after, Tick(), Instant(world.now + world.timing.resend_ms), world.entropy)
+        again = [each.message for each in due.send if isinstance(each, ToLog)]
+        assert [each for each in again if isinstance(each, Open)]
+
+
+def test_an_epoch_that_began_while_the_clock_was_ahead_is_refreshed_by_schedule() -> None:
+    world = with_key()
+    state = world.seats[1].state
+    assert state is not None
+    state = replace(state, committed={playbook.KEY: Instant(world.now + 10**12)})
+    after = ceremony.step(state, Tick(), Instant(world.now), world.entropy).state
+    assert next_due(after, after.log.keys[playbook.KEY]) <= world.now + 2 * world.timing.refresh_interval_ms
