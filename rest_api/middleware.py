@@ -8,9 +8,11 @@ import time
 from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.observability.lines import Lines
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.observability.spans import Spans
@@ -19,7 +21,6 @@ from common.observability.tracing import TraceContext, format_traceparent
 from rest_api import problems
 from rest_api.dependencies import new_request_id, trace_given
 from rest_api.gateway.core import FAILURES_SAID
-from rest_api.gateway.lines import Lines
 from rest_api.problems import Problem
 from rest_api.token_file import ANONYMOUS
 
@@ -80,6 +81,9 @@ class EveryRequest:
                 await wrong_host(own_id)(scope, receive, reply)
                 return
             await self._app(scope, receive, reply)
+        except ClientDisconnect:
+            # Whoever went away in the middle of his body gets no answer, and must not fill the log with our frames.
+            return
         except Exception as error:
             _log.error(
                 "a request failed",

@@ -14,6 +14,7 @@ from common.observability import logging
 from common.observability.spans import Spans, exporting
 from rest_api import sockets
 from rest_api.app import create_app
+from rest_api.heads import BoundedHttp
 from rest_api.settings import Settings, load
 
 EXIT_OK = 0
@@ -55,7 +56,7 @@ async def serve(settings: Settings, spans: Spans | None = None) -> int:
             host=settings.host,
             port=settings.port,
             loop="uvloop",
-            http="httptools",
+            http=BoundedHttp,
             **sockets.UVICORN,
             lifespan="on",
             log_config=None,

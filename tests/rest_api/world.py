@@ -44,8 +44,9 @@ from common.wire.messages import (
     VerificationShare,
 )
 from rest_api import sockets
-from rest_api.server import Server
 from rest_api.app import create_app
+from rest_api.heads import BoundedHttp
+from rest_api.server import Server
 from rest_api.settings import Settings
 from tests.brokers import until
 
@@ -309,7 +310,7 @@ async def running_pod(settings: Settings, *, wait: bool = True, port: int = 0) -
         app,
         host="127.0.0.1",
         port=port,
-        http="httptools",
+        http=BoundedHttp,
         **sockets.UVICORN,
         lifespan="on",
         log_config=None,

@@ -1,0 +1,120 @@
+"""What a stranger may cost before the first line of ours runs: headers without end, heads that never come."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from rest_api import heads
+from tests.brokers import until
+from tests.rest_api.world import Pod
+
+pytestmark = pytest.mark.anyio
+
+Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+@contextlib.asynccontextmanager
+async def connected(pod: Pod) -> AsyncIterator[Ends]:
+    host, port = pod.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def answer_to(ends: Ends, parts: list[bytes]) -> bytes:
+    """Send what can be sent, and return what comes back until the other side closes."""
+    reader, writer = ends
+    with contextlib.suppress(ConnectionError):
+        for part in parts:
+            writer.write(part)
+            await writer.drain()
+            await asyncio.sleep(0)
+    answer = b""
+    with contextlib.suppress(ConnectionError):
+        async with asyncio.timeout(5):
+            while part := await reader.read(65536):
+                answer += part
+    return answer
+
+
+START = b"GET /healthz HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+
+
+async def test_headers_without_end_are_cut_off(pod: Pod) -> None:
+    many = [b"".join(b"X-%d: %s\r\n" % (n, b"a" * 100) for n in range(100))] * 500
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [START, *many])
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [START + many[0] * 4])
+    assert answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_one_header_without_end_is_cut_off(pod: Pod) -> None:
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [START + b"X: ", *([b"a" * 10_000] * 800)])
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_path_without_end_is_cut_off(pod: Pod) -> None:
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [b"GET /", *([b"a" * 10_000] * 800)])
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+
+
+async def test_a_head_of_ordinary_size_in_small_pieces_is_taken(pod: Pod) -> None:
+    head = START + b"Cookie: " + b"c" * 8_000 + b"\r\nConnection: close\r\n\r\n"
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [head[k : k + 97] for k in range(0, len(head), 97)])
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_large_bodies_do_not_count_as_heads(pod: Pod) -> None:
+    body = b'{"text": "' + b"\\u0061" * 60_000 + b'"}'
+    head = b"POST /v1/sign HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    post = head + b"Content-Length: %d\r\n\r\n" % len(body) + body
+    # The end of one and the head of the next come together, as from a client that pipelines.
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [post + START[:20], START[20:] + b"Connection: close\r\n\r\n"])
+    assert answer.count(b"HTTP/1.1 200 ") == 2
+
+
+async def test_a_head_that_does_not_come_in_time_ends_its_connection(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_WITHIN_S", 0.2)
+    async with connected(pod) as ends:
+        assert await answer_to(ends, []) == b""
+    async with connected(pod) as ends:
+        assert (await answer_to(ends, [START])).startswith(b"HTTP/1.1 408 ")
+    async with connected(pod) as ends:
+        # The first answer is whole, and the half request after it does not keep the connection.
+        answer = await answer_to(ends, [START + b"\r\n", START])
+        assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_connection_that_asks_in_time_is_not_cut_off_later(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heads, "HEAD_WITHIN_S", 0.2)
+    async with connected(pod) as (reader, writer):
+        for _ in range(3):
+            writer.write(START + b"\r\n")
+            async with asyncio.timeout(5):
+                assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200 ")
+                await reader.readuntil(b"}}")
+            await asyncio.sleep(0.3)  # longer than a head may take: between requests it is another clock's business
+
+
+async def test_whoever_goes_away_in_the_middle_of_a_body_writes_no_error(
+    pod: Pod, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    head = b"POST /v1/sign HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+    async with connected(pod) as (_, writer):
+        writer.write(head + b'Content-Length: 100\r\n\r\n{"te')
+        await until(lambda: bool(pod.server.server_state.tasks), "the request is being read", 5)
+    await until(lambda: not pod.server.server_state.tasks, "no request is left", 5)
+    assert [line for line in log_lines() if line.get("level") == "error"] == []
