@@ -18,6 +18,7 @@ from common import ed25519
 from common.errors import Unavailable
 from common.ids import BootId, Index, Instant, KeyId, PodIndex, RequestId
 from common.kafka.port import End, Kafka, OnLost, Start, TailConsumer
+from common.observability.lines import Lines
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.observability.spans import Spans
@@ -39,7 +40,6 @@ from rest_api.correlation import Completed, Correlation, Step
 from rest_api.gateway.beats import Pods
 from rest_api.gateway.inbox import Inbox, Places
 from rest_api.gateway.key_directory import KeyDirectory
-from rest_api.gateway.lines import Lines
 from rest_api.gateway.outbox import Outbox, Sender, new_uuid
 from rest_api.gateway.room import EMBEDDED_ROOM_BYTES, Room
 from rest_api.gateway.routing import RoutingTable

@@ -12,12 +12,12 @@ from common.errors import BadInput, Unavailable
 from common.ids import Index, PodIndex
 from common.kafka import dead_letter
 from common.kafka.port import Producer, Record
+from common.observability.lines import Lines
 from common.observability.metrics import Metrics
 from common.wire import codec, envelope
 from common.wire.messages import Envelope, MsgSigned, Presence, Role, Signed
 from rest_api.gateway.beats import Pods
 from rest_api.gateway.key_directory import KeyDirectory
-from rest_api.gateway.lines import Lines
 from rest_api.gateway.routing import RoutingTable
 from rest_api.gateway.traces import Traces
 

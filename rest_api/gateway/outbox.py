@@ -9,12 +9,12 @@ from uuid import UUID
 from common.errors import SignerFlowError
 from common.ids import BootId, EdgeKeyId, Index, RecordId, RequestId
 from common.kafka.port import Delivery, Producer
+from common.observability.lines import Lines
 from common.observability.metrics import Metrics
 from common.secret import Secret
 from common.wire.messages import SignItem
 from rest_api.correlation import Correlation, Resend, Step
 from rest_api.gateway import records
-from rest_api.gateway.lines import Lines
 from rest_api.gateway.room import Room
 from rest_api.gateway.routing import Route, RoutingTable
 from rest_api.gateway.traces import Traces
