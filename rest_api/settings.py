@@ -115,6 +115,15 @@ class Settings(BaseSettings):
             parse_rate(value)
         return value
 
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        try:
+            endpoint_of(value, {})
+        except BadInput as error:
+            raise ValueError(error.detail) from None
+        return value
+
     @field_validator("pinned_keys")
     @classmethod
     def _pins(cls, value: Mapping[KeyId, str]) -> Mapping[KeyId, str]:
@@ -144,7 +153,7 @@ class Settings(BaseSettings):
         """Where spans are posted; None: nowhere.
 
         Raises:
-            BadInput: ``otlp-endpoint``.
+            BadInput: ``otlp-endpoint``: a standard variable is wrong.
         """
         return endpoint_of(self.otlp_endpoint, os.environ)
 
@@ -216,7 +225,6 @@ def load(**given: Any) -> Settings:
     try:
         settings = Settings(**given)
         settings.kafka()
-        settings.spans_url  # noqa: B018 - read now, so that a wrong one stops the start
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         name = "_".join(str(part) for part in first["loc"][:1])

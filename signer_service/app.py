@@ -12,6 +12,7 @@ from common.kafka.security import read_security_file
 from common.observability.admin import AdminServer
 from common.observability.logging import LogFormat, configure, get_logger
 from common.observability.metrics import Metrics
+from common.observability.spans import Spans, exporting
 from common.secret import Secret
 from common.trust import check_key_record, newer, read_roster
 from common.wire import codec, topics
@@ -43,8 +44,13 @@ def run(settings: Settings) -> int:
     configure(LogFormat(settings.log_format), settings.log_level, "signer_service", settings.index)
     for problem in hardening.protect_memory():
         _log.warning(problem)
-    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
-        runner.run(_main(settings))
+    spans = exporting(settings.spans_url, "signer", settings.index)
+    try:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+            runner.run(_main(settings, spans))
+    finally:
+        if spans is not None:
+            spans.close()
     return 0
 
 
@@ -88,7 +94,7 @@ def make_log_trust(prefix: str, operator_key: bytes) -> LogTrust:
     )
 
 
-async def _main(settings: Settings) -> None:
+async def _main(settings: Settings, spans: Spans | None) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -116,7 +122,7 @@ async def _main(settings: Settings) -> None:
         ),
         Hooks(on_state=on_state, on_fatal=on_fatal),
     )
-    given = await asyncio.to_thread(read_files, settings, metrics)
+    given = await asyncio.to_thread(read_files, settings, metrics, spans)
     try:
         replica = Replica(given, kafka)
         admin = AdminServer(settings.admin_host, settings.port, replica.liveness, replica.readiness, metrics.render)
@@ -130,7 +136,7 @@ async def _main(settings: Settings) -> None:
         given.directory.close()
 
 
-def read_files(settings: Settings, metrics: Metrics) -> Given:
+def read_files(settings: Settings, metrics: Metrics, spans: Spans | None = None) -> Given:
     """Read and check every file, before anything is connected. The state directory is locked from then on.
 
     Raises:
@@ -165,6 +171,7 @@ def read_files(settings: Settings, metrics: Metrics) -> Given:
         saved=saved,
         sources=system,
         metrics=metrics,
+        spans=spans,
     )
 
 

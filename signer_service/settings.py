@@ -4,6 +4,7 @@ A wrong value stops the start with one line that names the variable. Secrets are
 """
 
 import ipaddress
+import os
 import re
 import socket
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from common.errors import BadInput
 from common.ids import MAX_INDEX, Index
+from common.observability.spans import endpoint_of
 from common.wire.topics import check_prefix
 
 PREFIX: Final = "SIGNER_SERVICE_"
@@ -64,6 +66,9 @@ class Settings(BaseSettings):
 
     admin_host: str = "127.0.0.1"
     admin_port: Annotated[int, Field(ge=0, le=65535)] | None = None
+    otlp_endpoint: str | None = None
+    """Base URL of an OpenTelemetry collector (OTLP over HTTP), such as ``http://collector:4318``: spans are posted to
+    its ``/v1/traces``. None: OpenTelemetry's own ``OTEL_EXPORTER_OTLP_ENDPOINT`` counts; without it nobody traces."""
     log_format: Literal["json", "console"] = "json"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -116,6 +121,24 @@ class Settings(BaseSettings):
         if self.suspect_after_ms < 2 * self.beat_ms:
             raise ValueError("SUSPECT_AFTER_MS must be at least twice BEAT_MS, or live replicas would look dead")
         return self
+
+    @field_validator("otlp_endpoint")
+    @classmethod
+    def _collector(cls, value: str | None) -> str | None:
+        try:
+            endpoint_of(value, {})
+        except BadInput as error:
+            raise ValueError(error.detail) from None
+        return value
+
+    @property
+    def spans_url(self) -> str | None:
+        """Where spans are posted; None: nowhere.
+
+        Raises:
+            BadInput: ``otlp-endpoint``: a standard variable is wrong.
+        """
+        return endpoint_of(self.otlp_endpoint, os.environ)
 
     @property
     def seat(self) -> Index:

@@ -6,13 +6,14 @@ travels together. Audit goes out before the answer: what nobody wrote down must 
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
 from common.errors import BadInput, Unavailable
-from common.ids import Index
+from common.ids import Index, RequestId
 from common.kafka.port import Delivery, Headers, Producer, Record
+from common.observability.lines import Lines
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.wire import codec
@@ -49,6 +50,7 @@ from signer_service.protocol.machine import (
 from signer_service.protocol.package import share_out
 from signer_service.shell.names import Names
 from signer_service.shell.records import RecordBook
+from signer_service.shell.traces import Traces
 
 MOST_WANTS: Final = 256
 MOST_GRANTS: Final = 12
@@ -58,6 +60,9 @@ MOST_ANSWERS: Final = 2048
 RETRY_S: Final = 0.05
 GIVE_UP_S: Final = 5.0
 """As long as the producer itself tries."""
+
+REFUSALS_SAID: Final = 20
+"""Refused items that get a line of their own in ten seconds; the rest are counted."""
 
 _log = get_logger(__name__)
 
@@ -104,6 +109,7 @@ class Outbox:
         on_internal: Callable[[InternalSigned], None],
         on_poison: Callable[[Record, str, str], None],
         on_bug: Callable[[BaseException], None],
+        traces: Traces | None = None,
     ) -> None:
         self._loop = loop
         self._producer = producer
@@ -114,6 +120,8 @@ class Outbox:
         self._on_internal = on_internal
         self._on_poison = on_poison
         self._on_bug = on_bug
+        self._traces = traces or Traces()
+        self._lines = Lines(_log, loop.time)
         self._peers: dict[Index, _ForPeer] = {}
         self._replies: dict[Origin, _Reply] = {}
         self._audits: list[AuditEvent] = []
@@ -145,6 +153,7 @@ class Outbox:
                     done.done = True
                 else:
                     self._book.answered(each.origin.partition, each.origin.offset)
+                    self._traces.finished((each.origin.partition, each.origin.offset))
             elif isinstance(each, InternalSigned):
                 self._on_internal(each)
             else:
@@ -166,7 +175,7 @@ class Outbox:
 
     def reply(self, record: Record, topic: str, answer: MsgSigned) -> None:
         """Send an answer that no machine made: an error about the bytes of ``record``, which could not be used."""
-        self._send_answer((record.partition, record.offset), topic, answer, record.headers)
+        self._send_answer((record.partition, record.offset), topic, answer)
 
     @property
     def idle(self) -> bool:
@@ -186,6 +195,8 @@ class Outbox:
             for answer in message.answers:
                 if isinstance(answer, Declined):
                     self._metrics.declined.labels(reason=answer.reason.value).inc()
+                else:
+                    self._metrics.shares.inc()
         elif isinstance(message, NonceRequest):
             mine.wants += message.wants
         else:
@@ -199,8 +210,9 @@ class Outbox:
         topic = self._names.peer(seat)
         for message in messages:
             value = seal(self._signer, topic, codec.encode(message))
+            headers = self._traces.package(message) if isinstance(message, SignPackage) else ()
             try:
-                self._producer.send(topic, value, partition=0, on_delivery=self._count)
+                self._producer.send(topic, value, partition=0, headers=headers, on_delivery=self._count)
             except Unavailable:
                 # Lost like a record on the way: a session that misses it is begun anew with others.
                 self._metrics.kafka_delivery_failures.labels(topic=topic).inc()
@@ -214,34 +226,48 @@ class Outbox:
             final = self._book.sending(*place)
             self._send_audit(event, lambda _: final())
         record = self._book.record(origin)
-        headers = record.headers if record is not None else ()
         for outcome in reply.outcomes:
             if isinstance(outcome.result, Signed):
                 self._metrics.signatures.labels(key_id=outcome.result.key_id).inc()
             elif isinstance(outcome.result, Refused):
-                self._metrics.refusals.labels(code=outcome.result.code.value).inc()
+                self._refused(place, outcome.request_id, outcome.result)
         forged = next((o.result for o in reply.outcomes if _is_forged(o)), None)
         if record is not None and isinstance(forged, Refused):
             self._on_poison(record, forged.code.value, forged.detail)
         for part in _cut(reply.outcomes, len(reply.request.items)):
             answer = MsgSigned(reply.request.record_id, reply.request.instance_id, tuple(part))
-            self._send_answer(place, reply.request.reply_to, answer, headers)
+            self._send_answer(place, reply.request.reply_to, answer)
         if reply.done:
             self._book.answered(*place)
+            self._traces.finished(place)
 
-    def _send_answer(self, place: tuple[int, int], topic: str, answer: MsgSigned, headers: Headers) -> None:
+    def _refused(self, place: tuple[int, int], request_id: RequestId, refused: Refused) -> None:
+        self._metrics.refusals.labels(code=refused.code.value).inc()
+        self._lines.warn(
+            "an item was refused",
+            REFUSALS_SAID,
+            request_id=request_id,
+            trace_id=self._traces.trace_of(place, request_id),
+            code=refused.code.value,
+        )
+
+    def _send_answer(self, place: tuple[int, int], topic: str, answer: MsgSigned) -> None:
         final = self._book.sending(*place)
+        headers, done = self._traces.answering(place, topic, answer.outcomes)
 
         def on_final(delivery: Delivery | None) -> None:
-            if delivery is None or delivery.error is not None:
+            lost = delivery is None or delivery.error is not None
+            if lost:
                 self._metrics.answers_undeliverable.inc()
+            done("not-confirmed" if lost else None)
             final()
 
         if not is_reply_topic(self._names.prefix, topic):
             on_final(None)
             return
         value = seal(self._signer, topic, codec.encode(answer))
-        self._try(_Waiting(topic, value, 0, _answer_headers(answer, headers), on_final, self._give_up_at()))
+        headers = (("record-id", answer.record_id.encode()), ("instance-id", answer.instance_id.encode()), *headers)
+        self._try(_Waiting(topic, value, 0, headers, on_final, self._give_up_at()))
 
     def _send_audit(self, event: AuditEvent, final: Callable[[Delivery | None], None]) -> None:
         topic = self._names.audit
@@ -310,13 +336,6 @@ class Outbox:
             self.flush()
         except Exception as bug:  # noqa: BLE001 - what our own machines made cannot be sent: the process ends
             self._on_bug(bug)
-
-
-def _answer_headers(answer: MsgSigned, request: Headers) -> Headers:
-    given: Mapping[str, bytes] = dict(request)
-    trace = given.get("traceparent")
-    headers: Headers = (("record-id", answer.record_id.encode()), ("instance-id", answer.instance_id.encode()))
-    return headers if trace is None or len(trace) > 128 else (*headers, ("traceparent", trace))
 
 
 def _is_forged(outcome: Outcome) -> bool:

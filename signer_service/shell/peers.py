@@ -14,11 +14,12 @@ from common.kafka.port import Record
 from common.observability.logging import get_logger
 from common.wire import codec
 from common.wire.envelope import open_envelope
-from common.wire.messages import Envelope, Presence, Role
+from common.wire.messages import Envelope, Presence, Role, SignPackage
 from signer_service.protocol.machine import PeerArrived, PeersChanged, Sender
 from signer_service.shell.poison import DeadLetters
 from signer_service.shell.presence import PeerWatch, SkewMeter
 from signer_service.shell.sources import Sources
+from signer_service.shell.traces import Traces
 
 _log = get_logger(__name__)
 
@@ -42,16 +43,23 @@ class PeerInbox:
     """Our own peer topic. Never paused: the answers to our own sessions come there."""
 
     def __init__(
-        self, topic: str, identities: Identities, letters: DeadLetters, feed: Callable[[PeerArrived], None]
+        self,
+        topic: str,
+        identities: Identities,
+        letters: DeadLetters,
+        feed: Callable[[PeerArrived], None],
+        traces: Traces | None = None,
     ) -> None:
         self._topic = topic
         self._identities = identities
         self._letters = letters
         self._feed = feed
+        self._traces = traces or Traces()
 
     def deliver(self, records: Sequence[Record]) -> None:
         """Check and hand on one batch."""
         for record in records:
+            began_ns = self._traces.received_at()
             try:
                 opened = open_envelope(record.value, self._topic, self._identities.keys_of)
                 message = codec.decode_peer(opened.payload)
@@ -59,6 +67,8 @@ class PeerInbox:
                 self._letters.note(record, error.code, error.detail)
                 continue
             self._feed(PeerArrived(Sender(Index(opened.index), opened.boot_id), message, record.value))
+            if isinstance(message, SignPackage):
+                self._traces.worked(record, message, began_ns)
 
 
 class PresenceInbox:

@@ -23,6 +23,7 @@ from signer_service.shell.poison import DeadLetters, error_answer
 from signer_service.shell.records import RecordBook
 from signer_service.shell.signing import Signing
 from signer_service.shell.sources import Sources
+from signer_service.shell.traces import Traces
 from signer_service.shell.waiting import wait_until
 
 RECORDS_A_TURN: Final = 16
@@ -57,6 +58,7 @@ class Requests:
         metrics: Metrics,
         on_change: Callable[[], None],
         on_bug: Callable[[BaseException], None],
+        traces: Traces | None = None,
     ) -> None:
         self._loop = loop
         self._sources = sources
@@ -69,6 +71,7 @@ class Requests:
         self._metrics = metrics
         self._on_change = on_change
         self._on_bug = on_bug
+        self._traces = traces or Traces()
         self._consumer: GroupConsumer | None = None
         self._waiting: deque[tuple[Record, Instant]] = deque()
         self._claimed: dict[int, Instant] = {}
@@ -129,6 +132,7 @@ class Requests:
         self._drop(partitions)
         await wait_until(lambda: not self._busy(partitions), self._limits.grace_s)
         self._book.forget(partitions)
+        self._traces.lost(partitions)
 
     def on_lost(self, partitions: frozenset[int]) -> None:
         """They are somebody else's already."""
@@ -138,6 +142,7 @@ class Requests:
         self._on_change()
         self._drop(partitions)
         self._book.forget(partitions)
+        self._traces.lost(partitions)
 
     # --- work
 
@@ -166,7 +171,7 @@ class Requests:
                 record, since = self._waiting.popleft()
                 waited_ms = max(0, self._sources.now() - since)
                 self._metrics.stage_duration.labels(stage="queue").observe(waited_ms / 1000)
-                self._take(record)
+                self._take(record, waited_ms)
         except Exception as bug:  # noqa: BLE001 - whatever a record holds, taking it may not raise: the process ends
             self._on_bug(bug)
             return
@@ -174,7 +179,7 @@ class Requests:
         if self._book.items < self._limits.in_flight_items:
             self._schedule()
 
-    def _take(self, record: Record) -> None:
+    def _take(self, record: Record, waited_ms: int) -> None:
         try:
             request = codec.decode(record.value, MsgToSign)
         except BadInput as error:
@@ -186,6 +191,7 @@ class Requests:
         origin = Origin(record.partition, record.offset, redelivered)
         self._book.taken(origin, len(request.items))
         self._metrics.record_items.observe(len(request.items))
+        self._traces.arrived(record, request, waited_ms)
         self._signing.feed(RequestArrived(origin, request, record.value))
 
     def _refuse(self, record: Record, error: BadInput) -> None:

@@ -16,6 +16,7 @@ from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Record, Sta
 from common.observability.admin import Health
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
+from common.observability.spans import Spans
 from common.secret import Secret
 from common.wire import topics
 from common.wire.envelope import Signer
@@ -43,6 +44,7 @@ from signer_service.shell.requests import Limits, Requests
 from signer_service.shell.roster_file import RosterWatch
 from signer_service.shell.signing import Signing
 from signer_service.shell.sources import Sources
+from signer_service.shell.traces import Traces
 from signer_service.shell.waiting import wait_until
 
 FLUSH_S: Final = 3.0
@@ -69,6 +71,8 @@ class Given:
     saved: Saved | None
     sources: Sources
     metrics: Metrics
+    spans: Spans | None = None
+    """Where spans go; None: nowhere."""
 
 
 class Replica:
@@ -99,6 +103,7 @@ class Replica:
         self._view = SigningView(self._seat)
 
         book = RecordBook(self._store)
+        traces = Traces(given.spans)
         self._letters = DeadLetters(loop, self._producer, settings.topic_prefix, f"signer-{self._seat}", metrics)
         self._outbox = Outbox(
             loop,
@@ -110,6 +115,7 @@ class Replica:
             self._on_internal,
             self._on_poison,
             self.bug,
+            traces,
         )
         self._signing = Signing(
             loop,
@@ -132,6 +138,7 @@ class Replica:
             metrics,
             self._beat_now,
             self.bug,
+            traces,
         )
         book.on_room = self._requests.made_room
         self._ceremonies = Ceremonies(
@@ -149,7 +156,9 @@ class Replica:
             self._notes.tell,
             self._on_view,
         )
-        self._peers = PeerInbox(self._names.peer(self._seat), self._identities, self._letters, self._signing.feed)
+        self._peers = PeerInbox(
+            self._names.peer(self._seat), self._identities, self._letters, self._signing.feed, traces
+        )
         self._presence = PresenceInbox(
             loop,
             self._names.presence,

@@ -42,6 +42,7 @@ from signer_service.protocol.machine import Answer, InternalSigned, Origin, Reco
 from signer_service.shell.names import names
 from signer_service.shell.outbox import Outbox
 from signer_service.shell.records import RecordBook
+from signer_service.shell.traces import Traces
 from tests.brokers import until
 from tests.shell.memory_producer import MemoryProducer
 
@@ -49,6 +50,7 @@ SEED = Secret(b"i" * 32)
 BOOT = BootId(str(uuid.UUID(int=1)))
 SCOPE = NonceScope(KeyId("default"), Offset(5))
 PREFIX = "t."
+TRACE = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 
 
 class World:
@@ -60,6 +62,7 @@ class World:
         self.bugs: list[BaseException] = []
         self.metrics = Metrics()
         self.book = RecordBook(lambda partition, offset: self.stored.append((partition, offset)))
+        self.traces = Traces()
         self.outbox = Outbox(
             asyncio.get_running_loop(),
             self.producer,
@@ -70,6 +73,7 @@ class World:
             self.internal.append,
             lambda record, reason, _: self.poison.append((record, reason)),
             self.bugs.append,
+            self.traces,
         )
 
     def opened(self, topic: str, *kinds: type) -> list[object]:
@@ -81,7 +85,9 @@ class World:
 
     def begin(self, request: MsgToSign, offset: int = 0) -> Origin:
         origin = Origin(0, offset)
-        self.book.begin(Record("t.signer.v1", 0, offset, None, None, b"raw", (("traceparent", b"00-ab"),)))
+        record = Record("t.signer.v1", 0, offset, None, None, b"raw", (("traceparent", TRACE.encode()),))
+        self.book.begin(record)
+        self.traces.arrived(record, request, 0)
         self.book.taken(origin, len(request.items))
         return origin
 
@@ -180,7 +186,7 @@ async def test_audit_goes_before_the_answer_and_the_offset_waits_for_both_report
     assert dict(world.producer.sent[1].headers) == {
         "record-id": asked.record_id.encode(),
         "instance-id": BOOT.encode(),
-        "traceparent": b"00-ab",
+        "traceparent": TRACE.encode(),
     }
     world.producer.sent[1].deliver()
     assert world.stored == []
