@@ -4,16 +4,18 @@ So nobody alone, and no caller of the API, can have ceremonies opened one after 
 """
 
 from dataclasses import replace
+from functools import lru_cache
 from hashlib import sha256
 
 from common.errors import BadInput
 from common.ids import EdgeKeyId, Epoch, Index, Instant, KeyId, Offset
-from common.wire.messages import MAX_DEADLINE_MS, Mode, Open, OpenReason, RefusalCode, Roster
+from common.wire.messages import MAX_DEADLINE_MS, Mode, MsgToSign, Open, OpenReason, RefusalCode, Roster
 from common.wire.signatures import check_request, edge_key_id
 from signer_service.protocol.ceremony_agenda import Agenda
 from signer_service.protocol.ceremony_state import CeremonyState
 from signer_service.protocol.fold import expected_open
 from signer_service.protocol.log_state import KeyLog, dealing_committee, newest_committee
+from signer_service.protocol.log_wire import LogWire
 from signer_service.protocol.machine import Entropy
 
 _REQUEST_AGE_MS = 60_000
@@ -129,8 +131,9 @@ def check_refresh(state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant)
     Raises:
         BadInput: it is not.
     """
-    request = state.trust.wire.decode_request(raw)
-    check_request(raw, request, edge_keys(state))
+    request = _vouched_for(state.trust.wire, tuple(edge_keys(state).items()), raw)
+    if isinstance(request, BadInput):
+        raise BadInput(request.code, request.detail)
     wanted = [item for item in request.items if item.mode is Mode.REFRESH and item.key_id == key_id]
     if not wanted:
         raise BadInput("no-refresh", "the request asks for no refresh of this key")
@@ -138,6 +141,17 @@ def check_refresh(state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant)
     since = max(now - MAX_DEADLINE_MS - _REQUEST_AGE_MS, state.committed.get(key_id, 0))
     if all(not since <= item.created_ms <= now + _REQUEST_AGE_MS for item in wanted):
         raise BadInput("expired", "the refresh request is too old")
+
+
+@lru_cache(maxsize=16)
+def _vouched_for(wire: LogWire, keys: tuple[tuple[EdgeKeyId, bytes], ...], raw: bytes) -> MsgToSign | BadInput:
+    """Remembered: an Open stands in the log until others come, and half a megabyte of it would be read at each step."""
+    try:
+        request = wire.decode_request(raw)
+        check_request(raw, request, dict(keys))
+    except BadInput as bad:
+        return bad
+    return request
 
 
 def _request(state: CeremonyState, key: KeyLog, now: Instant) -> bytes:

@@ -3,9 +3,10 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
-from common.ids import Index, Instant, Offset
+from common.ids import Index, Instant, Offset, RecordId, RequestId
 from common.wire import codec
-from common.wire.messages import CeremonyRecord, Erased, Open, Ready
+from common.wire.envelope import edge_key_id, sign_request
+from common.wire.messages import CeremonyRecord, Erased, Mode, MsgToSign, Open, OpenReason, Ready, SignItem
 from common.wire.signatures import ENVELOPE_DOMAIN, SIGNATURE_BYTES, sign_bytes
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import durable, restore
@@ -179,3 +180,33 @@ def test_an_epoch_that_began_while_the_clock_was_ahead_is_refreshed_by_schedule(
     state = replace(state, committed={playbook.KEY: Instant(world.now + 10**12)})
     after = ceremony.step(state, Tick(), Instant(world.now), world.entropy).state
     assert next_due(after, after.log.keys[playbook.KEY]) <= world.now + 2 * world.timing.refresh_interval_ms
+
+
+# --- work ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_large_open_of_one_bad_seat_is_read_once_and_not_at_each_step() -> None:
+    world = with_key()
+    items = tuple(
+        SignItem(RequestId(playbook.boot(str(i))), playbook.KEY, Mode.SIGN, bytes(7_000), "a", Instant(1), Instant(2))
+        for i in range(64)
+    )
+    boot = playbook.boot("pod")
+    request = MsgToSign(RecordId(boot), items, "signer.v1.resp0", boot, edge_key_id(playbook.public("edge")))
+    evidence = sign_request(request, playbook.private("edge"))
+    world.say(3, replace(playbook.reshare_open(1, 1, 1), reason=OpenReason.REQUEST, evidence=evidence))
+    world.run_for(200)
+    state = world.seats[1].state
+    assert state is not None
+    assert state.log.keys[playbook.KEY].opens, "it stands there until others come"
+    read: list[bytes] = []
+
+    def decode(raw: bytes) -> MsgToSign:
+        read.append(raw)
+        return codec.decode(raw, MsgToSign)
+
+    counting = replace(state.trust, wire=replace(state.trust.wire, decode_request=decode))
+    state = replace(state, trust=counting)
+    for _ in range(20):
+        state = ceremony.step(state, Tick(), Instant(world.now), world.entropy).state
+    assert len(read) == 1
