@@ -59,18 +59,6 @@ _METHOD = _closed("method", "GET", "HEAD", "POST", "OPTIONS", "WS")  # WS: a mes
 _ROUTE = Label("route", most=32)
 _STATUS = Label("status")
 PHASES = ("idle", *(phase.value for phase in Phase))
-_STEPS = (
-    "roster",
-    "open",
-    "announce",
-    "deal",
-    "verdict",
-    "ready",
-    "phase-vote",
-    "key-record",
-    "erased",
-    "heal-request",
-)
 
 SPECS: dict[str, MetricSpec] = {
     spec.name.removeprefix(PREFIX): spec
@@ -127,7 +115,7 @@ SPECS: dict[str, MetricSpec] = {
         MetricSpec(
             "signer_flow_stage_duration_seconds",
             Kind.HISTOGRAM,
-            "Time of a request in a stage: waiting in the queue, in the round with other replicas, being answered.",
+            "Time of a record in a stage: waiting in the queue, at the coordinator, until its answers are confirmed.",
             (_closed("stage", "queue", "round", "answer"),),
             _STAGE_BUCKETS,
         ),
@@ -139,10 +127,9 @@ SPECS: dict[str, MetricSpec] = {
             (_SEAT,),
         ),
         MetricSpec(
-            "signer_flow_nonces_spent_total",
+            "signer_flow_shares_total",
             Kind.COUNTER,
-            "Own nonces that are gone, by reason: used for a share, declined with, pushed out, void by epoch or boot.",
-            (_closed("reason", "signed", "declined", "dropped", "void"),),
+            "Signature shares that this participant gave, each for a nonce pair of its own.",
         ),
         MetricSpec(
             "signer_flow_declined_total",
@@ -161,12 +148,6 @@ SPECS: dict[str, MetricSpec] = {
             (_KEY, _closed("phase", *PHASES)),
         ),
         MetricSpec(
-            "signer_flow_ceremony_steps_total",
-            Kind.COUNTER,
-            "Ceremony records that counted, by step.",
-            (_KEY, _closed("step", *_STEPS)),
-        ),
-        MetricSpec(
             "signer_flow_ceremony_failures_total",
             Kind.COUNTER,
             "Ceremony attempts that ended without a commit.",
@@ -175,7 +156,7 @@ SPECS: dict[str, MetricSpec] = {
         MetricSpec(
             "signer_flow_unerased_seats",
             Kind.GAUGE,
-            "Seats that have not yet said that they erased their shares of the epoch before.",
+            "Most seats that have not said of one earlier epoch that they erased their shares of it.",
             (_KEY,),
         ),
         MetricSpec(
@@ -188,6 +169,7 @@ SPECS: dict[str, MetricSpec] = {
                     "ceremony_log_lost",
                     "ceremony_log_forked",
                     "roster_conflict",
+                    "protocol_version",
                     "waiting_for_quorum",
                     "unerased",
                 ),

@@ -1,6 +1,6 @@
 """What the ceremonies let others see: keys to sign with, the session that signs a KeyRecord, facts for presence."""
 
-from common.ids import NO_OFFSET, Epoch, Index, Instant
+from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId
 from common.secret import Secret
 from common.wire.messages import KeyPresence, NonceScope
 from common.wire.transcript import key_record_message
@@ -121,6 +121,14 @@ def status(state: CeremonyState) -> tuple[KeyPresence, ...]:
             )
         )
     return tuple(facts)
+
+
+def unerased(state: CeremonyState) -> dict[KeyId, int]:
+    """Per key: of how many holders of one earlier epoch, at most, nobody knows yet that they erased their shares."""
+    return {
+        key_id: max((len(past.holders) - len(past.erased) for past in key.past), default=0)
+        for key_id, key in state.log.keys.items()
+    }
 
 
 def alarms(state: CeremonyState) -> tuple[str, ...]:

@@ -164,6 +164,14 @@ class Stocks:
         """Commitments in stock, of all seats and scopes."""
         return sum(len(pool) for pools in self.pools.values() for pool in pools.values())
 
+    def left_by_seat(self) -> dict[Index, int]:
+        """Commitments in stock, of all scopes."""
+        left: dict[Index, int] = {}
+        for pools in self.pools.values():
+            for seat, pool in pools.items():
+                left[seat] = left.get(seat, 0) + len(pool)
+        return left
+
 
 def malformed(grant: NonceGrant, envelope: bytes) -> bool:
     """Whether a batch is of no use and of no value as evidence.

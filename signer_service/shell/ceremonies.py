@@ -30,7 +30,7 @@ from signer_service.protocol.ceremony_state import (
     SendFailed,
     Soft,
 )
-from signer_service.protocol.ceremony_view import alarms, signing_view
+from signer_service.protocol.ceremony_view import alarms, signing_view, unerased
 from signer_service.protocol.machine import Note, Outgoing, Tick, ToAudit, ToKeys, ToLog
 from signer_service.protocol.view import SigningView, ViewChanged
 from signer_service.shell.journal import Saved, StateDir
@@ -47,6 +47,7 @@ SEND_AGAIN_S: Final = 0.5
 ALARMS: Final = {
     "ceremony-log-lost": "ceremony_log_lost",
     "ceremony-log-forked": "ceremony_log_forked",
+    "ceremony-protocol-version": "protocol_version",
     "old-epoch-not-erased": "unerased",
 }
 """What the machine calls a standing condition, and what the metric does."""
@@ -199,6 +200,8 @@ class Ceremonies:
         standing = {name.split("/")[0] for name in alarms(self._state)}
         for name, alarm in ALARMS.items():
             self._metrics.alarm.labels(alarm=alarm).set(name in standing)
+        for key_id, seats in unerased(self._state).items():
+            self._metrics.unerased_seats.labels(key_id=key_id).set(seats)
 
     async def _save(self, *, force: bool) -> None:
         state = self._state

@@ -197,6 +197,8 @@ class Outbox:
                     self._metrics.declined.labels(reason=answer.reason.value).inc()
                 else:
                     self._metrics.shares.inc()
+                else:
+                    self._metrics.shares.inc()
         elif isinstance(message, NonceRequest):
             mine.wants += message.wants
         else:

@@ -20,6 +20,7 @@ Place = tuple[int, int]
 class _Entry:
     record: Record | None
     items: int = 0
+    since: float = 0.0
     deliveries: int = 0
     answered: bool = False
 
@@ -34,6 +35,11 @@ class RecordBook:
         self._items = 0
         self.on_room: Callable[[], None] = _nothing
         """Called whenever items were finished."""
+        self.clock: Callable[[], float] = _no_clock
+        """Seconds, for ``on_stage``."""
+        self.on_stage: Callable[[str, float], None] = _nobody
+        """Called with a stage of a record and how many seconds it took: ``round`` at the coordinator, then ``answer``
+        until what is sent for it is confirmed."""
 
     @property
     def items(self) -> int:
@@ -52,6 +58,7 @@ class RecordBook:
         entry = self._entries.get((origin.partition, origin.offset))
         if entry is not None:
             entry.items = items
+            entry.since = self.clock()
             self._items += items
 
     def record(self, origin: Origin) -> Record | None:
@@ -78,6 +85,7 @@ class RecordBook:
         if entry is not None and not entry.answered:
             entry.answered = True
             self._items -= entry.items
+            self._stage("round", entry)
             self._settle((partition, offset), entry)
 
     def unfinished(self, partitions: Iterable[int]) -> int:
@@ -104,10 +112,25 @@ class RecordBook:
         if not entry.answered or entry.deliveries or self._entries.get(place) is not entry:
             return
         del self._entries[place]
+        self._stage("answer", entry)
         offset = self._offsets.finish(*place)
         if offset is not None:
             self._store(place[0], offset)
 
+    def _stage(self, stage: str, entry: _Entry) -> None:
+        if entry.items:
+            now = self.clock()
+            self.on_stage(stage, now - entry.since)
+            entry.since = now
+
 
 def _nothing() -> None:
+    pass
+
+
+def _no_clock() -> float:
+    return 0.0
+
+
+def _nobody(stage: str, seconds: float) -> None:
     pass

@@ -141,6 +141,8 @@ class Replica:
             traces,
         )
         book.on_room = self._requests.made_room
+        book.clock = loop.time
+        book.on_stage = lambda stage, seconds: metrics.stage_duration.labels(stage=stage).observe(seconds)
         self._ceremonies = Ceremonies(
             loop,
             sources,
@@ -370,6 +372,8 @@ class Replica:
             self._presence.look()
             self._given.metrics.clock_skew.set(self._skew.skew_ms / 1000)
             self._warn_of_skew()
+            for seat, left in self._signing.coordinator.stocks.left_by_seat().items():
+                self._given.metrics.nonce_commitments.labels(seat=seat).set(left)
             if self._loop.time() >= next_roster:
                 next_roster = self._loop.time() + settings.roster_poll_ms / 1000
                 self.look_at_roster()
@@ -423,10 +427,13 @@ class Replica:
         self._beats.now()
 
     def _show_margin(self) -> None:
-        live = self._watch_peers.live()
+        live, metrics = self._watch_peers.live(), self._given.metrics
+        least = 0
         for key_id, keys in self._view.current.items():
             margin = sum(seat in live for seat in keys.holders) - keys.threshold
-            self._given.metrics.quorum_margin.labels(key_id=key_id).set(margin)
+            metrics.quorum_margin.labels(key_id=key_id).set(margin)
+            least = min(least, margin)
+        metrics.alarm.labels(alarm="waiting_for_quorum").set(least < 0)
 
     def _on_roster(self, raw: bytes, roster: Roster) -> None:
         self._ceremonies.feed(RosterFile(raw))

@@ -59,6 +59,25 @@ def record(offset: int, partition: int = 0) -> Record:
     return Record("signer.v1", partition, offset, None, None, b"")
 
 
+def test_the_stages_of_a_record_are_timed_from_the_coordinator_to_the_last_report() -> None:
+    now = 10.0
+    stages: list[tuple[str, float]] = []
+    book = RecordBook(lambda *_: None)
+    book.clock, book.on_stage = lambda: now, lambda stage, seconds: stages.append((stage, seconds))
+    book.begin(record(7))
+    book.taken(Origin(0, 7), 3)
+    reported = book.sending(0, 7)
+    now = 10.5
+    book.answered(0, 7)
+    assert stages == [("round", 0.5)]
+    now = 12.5
+    reported()
+    assert stages == [("round", 0.5), ("answer", 2.0)]
+    book.begin(record(8))
+    book.answered(0, 8)
+    assert len(stages) == 2, "what no coordinator had was in no round"
+
+
 def test_an_offset_waits_for_the_reports_on_everything_that_was_sent() -> None:
     stored: list[tuple[int, int]] = []
     book = RecordBook(lambda partition, offset: stored.append((partition, offset)))
