@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import pytest
 from playwright.async_api import Browser, BrowserContext, Page, async_playwright
 
+from tests.browser.steps import visit
 from tests.rest_api.conftest import cluster, log_lines, own_world, pod, shared_pod, shared_world
 from tests.rest_api.world import Pod
 
@@ -61,13 +62,6 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
 async def page(context: BrowserContext, pod: Pod) -> Page:
     """The page of the module's pod, connected."""
     return await visit(context, pod.url)
-
-
-async def visit(context: BrowserContext, url: str) -> Page:
-    opened = await context.new_page()
-    await opened.goto(url + "/sign")
-    await opened.get_by_text("Connected", exact=True).wait_for()
-    return opened
 
 
 @dataclass

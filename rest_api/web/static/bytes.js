@@ -26,7 +26,8 @@ export function toHex(bytes) {
 export function sizeInWords(count) {
   if (count < 1024) return count === 1 ? "1 byte" : `${count} bytes`;
   const unit = count < 1024 * 1024 ? ["KiB", 1024] : ["MiB", 1024 * 1024];
-  return `${(count / unit[1]).toFixed(1)} ${unit[0]} (${count.toLocaleString("en")} bytes)`;
+  const amount = (count / unit[1]).toFixed(1).replace(/\.0$/, "");
+  return `${amount} ${unit[0]} (${count.toLocaleString("en")} bytes)`;
 }
 
 // Browsers keep WebCrypto from pages that came over plain HTTP, except from this machine.

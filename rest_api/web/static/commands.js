@@ -37,7 +37,7 @@ export function openssl(entry, publicKey, signature) {
   const lines = [];
   if (isReadable(entry)) lines.push(`printf '%s' ${quote(entry.text)} > message.bin`);
   lines.push(
-    `printf '%s' ${quote(toBase64(signature))} | openssl base64 -d -A > message.sig`,
+    `printf '%s' \\\n  ${quote(toBase64(signature))} |\n  openssl base64 -d -A > message.sig`,
     `printf '%s\\n' '-----BEGIN PUBLIC KEY-----' \\\n  ${quote(SPKI + publicKey)} \\\n  '-----END PUBLIC KEY-----' > signer.pem`,
     `openssl pkeyutl -verify -pubin -inkey signer.pem -rawin \\\n  -in ${fileOf(entry)} -sigfile message.sig`,
   );

@@ -97,6 +97,9 @@ export class Entries {
   #commands(entry, publicKey, signature) {
     const { origin, tokensNeeded } = this.#context;
     const { part } = entry;
+    part("commands").hidden = false;
+    // Where the browser could not check it, this is how it is checked.
+    part("commands").open = entry.root.dataset.state === "unchecked";
     part("curl").textContent = curl(entry, origin, tokensNeeded);
     part("openssl").textContent = openssl(entry, publicKey, signature);
     for (const each of ["curl", "openssl"]) {

@@ -2,7 +2,7 @@
 
 import { fromBase64, hasWebCrypto, sha256, verify } from "./bytes.js";
 
-const wrong = (text) => ({ kind: "wrong", label: "Wrong", text: `${text} Do not use it.` });
+const wrong = (text) => ({ kind: "wrong", label: "Wrong signature", text: `${text} Do not use it.` });
 
 // `message`: the bytes that were sent. `keys`: key id -> {public_key, …} as this page knows them.
 export async function judge(message, asked, answer, keys) {
