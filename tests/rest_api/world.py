@@ -22,6 +22,7 @@ from common.ids import BootId, EdgeKeyId, Epoch, Index, Instant, KeyId, Offset, 
 from common.kafka.client import KafkaClient
 from common.kafka.embedded import EmbeddedBroker
 from common.kafka.port import End, KafkaSettings, Record
+from common.observability.spans import Spans
 from common.secret import Secret
 from common.wire import codec, envelope, topics, transcript
 from common.wire.messages import (
@@ -300,12 +301,14 @@ class Pod:
 
 
 @contextlib.asynccontextmanager
-async def running_pod(settings: Settings, *, wait: bool = True, port: int = 0) -> AsyncIterator[Pod]:
+async def running_pod(
+    settings: Settings, *, wait: bool = True, port: int = 0, spans: Spans | None = None
+) -> AsyncIterator[Pod]:
     """Run a pod on free ports of loopback (or on ``port``); it drains before it stops, as the process does."""
     import uvicorn
 
     fatal: list[str] = []
-    app = create_app(settings, on_fatal=fatal.append)
+    app = create_app(settings, on_fatal=fatal.append, spans=spans)
     config = uvicorn.Config(
         app,
         host="127.0.0.1",

@@ -1,0 +1,118 @@
+"""Spans are posted where the operator says, nothing is loaded where he says nothing, and no end is held up by them."""
+
+import http.server
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from common.errors import BadInput
+from common.observability.spans import CLOSE_WITHIN_S, Kind, endpoint_of, exporting
+from common.observability.tracing import new_trace
+
+
+class Collector(http.server.ThreadingHTTPServer):
+    """Keeps what is posted to it."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.posted: list[tuple[str, bytes]] = []
+
+
+class _Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        assert isinstance(self.server, Collector)
+        self.server.posted.append((self.path, body))
+        self.send_response(200)
+        self.send_header("Content-Type", "application/x-protobuf")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        pass
+
+
+@pytest.fixture
+def collector() -> Iterator[Collector]:
+    with Collector() as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join(5)
+
+
+def test_spans_reach_the_collector_before_the_process_ends(collector: Collector) -> None:
+    spans = exporting(f"http://127.0.0.1:{collector.server_port}/v1/traces", "signer", 2)
+    assert spans is not None
+    parent = new_trace(b"p" * 24, sampled=True)
+    span = spans.begin("round", Kind.INTERNAL, parent, {"signer_flow.sessions": 3})
+    assert span.context.trace_id == parent.trace_id
+    span.end("quorum-lost", items=2)
+    spans.begin("quiet", Kind.INTERNAL, new_trace(b"q" * 24, sampled=False)).end()
+    spans.close()
+    ((path, body),) = collector.posted
+    assert path == "/v1/traces"
+    for shown in (
+        b"signer-flow-signer",
+        b"round",
+        bytes.fromhex(parent.trace_id),
+        b"quorum-lost",
+        b"signer_flow.items",
+    ):
+        assert shown in body
+    assert b"quiet" not in body, "the caller did not want this one"
+
+
+def test_a_collector_that_does_not_answer_holds_up_no_end() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        spans = exporting(f"http://127.0.0.1:{silent.getsockname()[1]}/v1/traces", "signer", 1)
+        assert spans is not None
+        spans.begin("round", Kind.INTERNAL, None).end()
+        began = time.monotonic()
+        spans.close()
+        assert time.monotonic() - began < CLOSE_WITHIN_S + 1
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "wanted"),
+    [
+        (None, {}, None),
+        ("", {}, None),
+        ("http://c:4318", {}, "http://c:4318/v1/traces"),
+        ("http://c:4318/", {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://d"}, "http://c:4318/v1/traces"),
+        (None, {"OTEL_EXPORTER_OTLP_ENDPOINT": "https://d:1/x"}, "https://d:1/x/v1/traces"),
+        (
+            None,
+            {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://d", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://e/t"},
+            "http://e/t",
+        ),
+        ("http://c", {"OTEL_SDK_DISABLED": "True"}, None),
+    ],
+)
+def test_our_setting_goes_before_the_standard_variables(
+    given: str | None, environment: dict[str, str], wanted: str | None
+) -> None:
+    assert endpoint_of(given, environment) == wanted
+
+
+@pytest.mark.parametrize(
+    "wrong", ["collector:4318", "ftp://c", "http://", "http://c:0", "http://c:99999", "http://[", "x"]
+)
+def test_an_endpoint_that_is_no_url_is_refused_by_the_name_of_its_variable(wrong: str) -> None:
+    with pytest.raises(BadInput, match="not a URL such as"):
+        endpoint_of(wrong, {})
+    with pytest.raises(BadInput, match="OTEL_EXPORTER_OTLP_ENDPOINT: not a URL"):
+        endpoint_of(None, {"OTEL_EXPORTER_OTLP_ENDPOINT": wrong})
+
+
+@pytest.mark.parametrize("module", ["rest_api.server", "signer_service.app"])
+def test_a_process_that_traces_nothing_does_not_load_the_sdk(module: str) -> None:
+    code = f"import sys, {module}; print([name for name in sys.modules if name.startswith('opentelemetry.sdk')])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "[]"
