@@ -8,6 +8,7 @@ interrupted.
 import sys
 
 import typer
+from stamina.instrumentation import set_on_retry_hooks
 from typer.exceptions import TyperException
 
 from common.errors import BadInput, Unavailable
@@ -38,6 +39,8 @@ app.command(epilog="Stops on Ctrl-C within 5 s and leaves nothing behind. " + EX
 
 def main() -> None:
     """Entry point: run a command, and turn every expected error into one line and its exit code."""
+    # Of its own accord stamina tells of each retry on standard output, in the middle of the results.
+    set_on_retry_hooks(())
     try:
         code = app(standalone_mode=False)
     except TyperException as error:
