@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import io
 import json
 import os
 import pty
@@ -13,6 +14,8 @@ import pytest
 
 from common.wire.messages import RefusalCode
 from rest_api import token_file
+from rest_api.commands.csv_input import CsvInput
+from rest_api.commands.results import Results, open_to_resume, resume
 from rest_api.token_file import Rate, Token
 from tests.brokers import until
 from tests.cli.running import check_signed, cli, pod_process, start, table
@@ -169,28 +172,50 @@ async def test_a_killed_pod_stops_the_run_and_resume_completes_it(own_world: Wor
     assert sum(bool(row["error"]) for row in rows) <= 3 * 50
 
 
-async def test_resume_goes_on_after_whole_rows_only(pod: Pod, shared_world: World, tmp_path: Path) -> None:
+async def test_resume_signs_what_is_missing_and_nothing_else(pod: Pod, shared_world: World, tmp_path: Path) -> None:
     source, out = write(tmp_path / "in.csv", 40), tmp_path / "out.csv"
     arguments = ("batch", str(source), "--resume", str(out), "--url", pod.url)
     assert (await cli(*arguments)).code == 0
     whole = out.read_bytes()
-    lines = whole.splitlines(keepends=True)
-    for kept in (0, 1, 2, 20, 40):
-        for torn in (b"", b"r", lines[kept][:-1], b'r1,"open\n'):
-            shared_world.committee.reset()
-            out.write_bytes(b"".join(lines[:kept]) + torn)
-            done = await cli(*arguments)
-            assert done.code == 0, done.err
-            rows = table(out.read_bytes())
-            assert len(rows) == 40
-            check_signed(rows, shared_world.trust.group_pub)
-            assert out.read_bytes().startswith(b"".join(lines[:kept]))
-            assert len(shared_world.committee.asked_items()) == 40 - max(0, kept - 1)
     shared_world.committee.reset()
-    out.write_bytes(whole)
+    out.write_bytes(b"".join(whole.splitlines(keepends=True)[:21]) + b'r20,"open\n')
     assert (await cli(*arguments)).code == 0
-    assert out.read_bytes() == whole
+    assert out.read_bytes()[:-1].splitlines()[:21] == whole.splitlines()[:21]
+    rows = table(out.read_bytes())
+    assert [row["reference"] for row in rows] == [f"r{n}" for n in range(40)]
+    check_signed(rows, shared_world.trust.group_pub)
+    assert len(shared_world.committee.asked_items()) == 20
+    shared_world.committee.reset()
+    assert (await cli(*arguments)).code == 0
     assert shared_world.committee.asked_items() == []
+
+
+@pytest.mark.parametrize("kept", range(7))
+@pytest.mark.parametrize("torn", [b"", b"r", b'r1,"open\n', b'r1,"open, "" and', b"r1,a,b,c,d,e,f,g,", b"\xff"])
+def test_only_whole_rows_count_as_done(tmp_path: Path, kept: int, torn: bytes) -> None:
+    """``kept`` lines of a result file: its header and five rows, the third of which is three lines long."""
+    given = b'reference,text\na,1\nb,2\n"c ""\n""\n",3\nd,4\n'
+    source = CsvInput(io.BytesIO(given), "in.csv")
+    path = tmp_path / "out.csv"
+    descriptor = open_to_resume(path)
+    try:
+        out = Results(descriptor, source.columns)
+        for row in source:
+            out.write([(row, "failed: on purpose")])
+        whole = path.read_bytes().splitlines(keepends=True)
+        assert len(whole) == 7
+        path.write_bytes(b"".join(whole[:kept]) + torn)
+        again = CsvInput(io.BytesIO(given), "in.csv")
+        todo = iter(again)
+        done, failed = resume(descriptor, "out.csv", again.columns, todo)
+        # Lines 4 to 6 are one row.
+        assert done == failed == {0: 0, 1: 0, 2: 1, 3: 2, 4: 2, 5: 2, 6: 3}[kept]
+        assert path.read_bytes() == b"".join(whole[: {4: 3, 5: 3}.get(kept, kept)])
+        out = Results(descriptor, again.columns, fresh=path.stat().st_size == 0)
+        out.write([(row, "failed: on purpose") for row in todo])
+        assert path.read_bytes() == b"".join(whole)
+    finally:
+        os.close(descriptor)
 
 
 @pytest.mark.parametrize(
@@ -318,9 +343,8 @@ async def test_one_file_is_written_by_one_run(own_world: World, tmp_path: Path) 
         second = await cli("batch", str(source), "--resume", str(out), "--url", pod.url)
         assert second.code == 4
         assert "another run is writing it" in second.line
-        first.interrupt()
-        first.interrupt()
-        assert (await first.done()).code == 130
+        first.process.kill()
+        await first.done()
 
 
 async def test_a_quorum_that_is_lost_stops_the_run_instead_of_failing_every_row(own_world: World) -> None:
