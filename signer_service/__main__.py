@@ -103,10 +103,12 @@ def _guarded(work: Callable[[], int]) -> int:
         typer.echo(f"signer_service: {error.detail}", err=True)
         return EXIT_USAGE
     except Unavailable as error:
-        typer.echo(f"signer_service: {error.detail}", err=True)
+        if error.code != "ended":  # that was logged when it happened, and is worth one line
+            typer.echo(f"signer_service: {error.detail}", err=True)
         return EXIT_UNAVAILABLE
     except SignerFlowError as error:
-        typer.echo(f"signer_service: {error}", err=True)
+        if error.code != "ended-by-bug":  # logged too, with where it happened
+            typer.echo(f"signer_service: {error}", err=True)
         return EXIT_FAULT
 
 

@@ -26,10 +26,11 @@ from signer_service.protocol.machine import Sender
 from signer_service.protocol.wire import Wire
 from signer_service.settings import PREFIX, Settings
 from signer_service.shell import hardening, keystore, sources
+from signer_service.shell.given import Given
 from signer_service.shell.journal import Saved, StateDir
 from signer_service.shell.keystore import Sealer
 from signer_service.shell.roster_file import RosterWatch
-from signer_service.shell.runner import Given, Replica
+from signer_service.shell.runner import Replica
 
 _log = get_logger(__name__)
 

@@ -6,33 +6,25 @@ replica that knows what it can sign. End: say so in presence, fetch no more, fin
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
-from common.errors import SignerFlowError, Unavailable
-from common.ids import BootId
 from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Record, Start, TailConsumer
 from common.observability.admin import Health
 from common.observability.logging import get_logger
-from common.observability.metrics import Metrics
-from common.observability.spans import Spans
-from common.secret import Secret
 from common.wire import topics
 from common.wire.envelope import Signer
-from common.wire.messages import KeyPresence, ReplicaState, Role, Roster
+from common.wire.messages import Role, Roster
 from signer_service.protocol import coordinator, participant
-from signer_service.protocol.ceremony_state import CeremonyState, RosterFile
-from signer_service.protocol.ceremony_view import status
+from signer_service.protocol.ceremony_state import RosterFile
 from signer_service.protocol.machine import InternalSigned, PeersChanged
-from signer_service.protocol.view import SigningView, ViewChanged
-from signer_service.protocol.wire import Wire
-from signer_service.settings import Settings
+from signer_service.protocol.view import ViewChanged
 from signer_service.shell import health
 from signer_service.shell.beats import Beats
 from signer_service.shell.ceremonies import Ceremonies
-from signer_service.shell.health import Facts, Heartbeat
-from signer_service.shell.journal import Saved, StateDir
+from signer_service.shell.given import Given
+from signer_service.shell.health import Heartbeat
+from signer_service.shell.life import Life
 from signer_service.shell.names import names
 from signer_service.shell.notes import Notes
 from signer_service.shell.outbox import Outbox
@@ -41,9 +33,8 @@ from signer_service.shell.poison import DeadLetters
 from signer_service.shell.presence import PeerWatch, SkewMeter
 from signer_service.shell.records import RecordBook
 from signer_service.shell.requests import Limits, Requests
-from signer_service.shell.roster_file import RosterWatch
 from signer_service.shell.signing import Signing
-from signer_service.shell.sources import Sources
+from signer_service.shell.standing import Standing
 from signer_service.shell.traces import Traces
 from signer_service.shell.waiting import wait_until
 
@@ -52,27 +43,6 @@ LOOK_S: Final = 0.1
 """How often silence is looked for: a seat that went away shall be noticed soon after it is overdue."""
 
 _log = get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Given:
-    """What a replica is made of; the composition root read and checked it."""
-
-    settings: Settings
-    boot_id: BootId
-    identity: Secret[bytes]
-    roster_watch: RosterWatch
-    roster_raw: bytes
-    roster: Roster
-    wire: Wire
-    ceremony: CeremonyState
-    """Restored, or new."""
-    directory: StateDir
-    saved: Saved | None
-    sources: Sources
-    metrics: Metrics
-    spans: Spans | None = None
-    """Where spans go; None: nowhere."""
 
 
 class Replica:
@@ -85,7 +55,7 @@ class Replica:
         self._given = given
         self._settings = settings
         self._kafka = kafka
-        self._ended: asyncio.Future[str] = loop.create_future()
+        self._life = Life(loop)
         self._seat = settings.seat
         self._names = names(settings.topic_prefix)
         self._signer = Signer(Role.SIGNER, self._seat, given.boot_id, given.identity)
@@ -94,13 +64,9 @@ class Replica:
         self._notes = Notes(metrics)
         self._group: GroupConsumer | None = None
         self._tails: list[TailConsumer] = []
-        self._positioned = False
         self._skew = SkewMeter()
         self._watch_peers = PeerWatch(settings.suspect_after_ms / 1000)
-        self._skew_warned = False
-        self._tasks: list[asyncio.Task[None]] = []
         self._heartbeat = Heartbeat(loop, metrics)
-        self._view = SigningView(self._seat)
 
         book = RecordBook(self._store)
         traces = Traces(given.spans)
@@ -114,7 +80,7 @@ class Replica:
             metrics,
             self._on_internal,
             self._on_poison,
-            self.bug,
+            self._life.bug,
             traces,
         )
         self._signing = Signing(
@@ -124,7 +90,7 @@ class Replica:
             coordinator.start(self._seat, given.boot_id, given.wire),
             self._outbox,
             self._notes.tell,
-            self.bug,
+            self._life.bug,
         )
         self._requests = Requests(
             loop,
@@ -137,7 +103,7 @@ class Replica:
             Limits(settings.queue_high_items, settings.in_flight_items, settings.revoke_grace_ms / 1000),
             metrics,
             self._beat_now,
-            self.bug,
+            self._life.bug,
             traces,
         )
         book.on_room = self._requests.made_room
@@ -173,6 +139,9 @@ class Replica:
             sources,
             self._on_peers,
         )
+        self._standing = Standing(
+            kafka, settings, metrics, self._ceremonies, self._signing, self._requests, self._presence, self._skew
+        )
         self._beats = Beats(
             loop,
             self._producer,
@@ -181,10 +150,10 @@ class Replica:
             sources,
             metrics,
             settings.beat_ms,
-            self._state,
-            self._load,
-            self._key_presence,
-            self.bug,
+            self._standing.state,
+            self._standing.load,
+            self._standing.keys,
+            self._life.bug,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -196,45 +165,31 @@ class Replica:
         """
         stopped = asyncio.create_task(stop.wait())
         try:
-            if await self._first(self._start(), stopped):
+            if await self._life.first(self._start(), stopped):
                 _log.info("serving", seat=self._seat, admin_port=self._settings.port)
-                await self._first(None, stopped)
-                if not self._ended.done():
+                await self._life.first(None, stopped)
+                if not self._life.over:
                     await self._drain()
         finally:
             stopped.cancel()
             await self._close()
-        if self._ended.done():
-            raise Unavailable("ended", self._ended.result())
-
-    def bug(self, error: BaseException) -> None:
-        """One of our own invariants does not hold: the process ends, with one line and no values of variables."""
-        _log.error("a bug: the process ends", exc_info=error)
-        self.fatal(f"a bug ({type(error).__name__}); see the log")
-
-    def fatal(self, line: str) -> None:
-        """The process cannot go on. The first reason counts."""
-        if not self._ended.done():
-            _log.error("the process ends", reason=line)
-            self._ended.set_result(line)
+        self._life.check()
 
     def kafka_state(self, up: bool) -> None:
         """For ``Hooks.on_state``."""
         self._given.metrics.kafka_up.set(up)
 
+    def fatal(self, line: str) -> None:
+        """For ``Hooks.on_fatal``."""
+        self._life.fatal(line)
+
     def liveness(self) -> Health:
         """For /healthz."""
-
-        def dead() -> str:
-            if self._ended.done():
-                return self._ended.result()
-            return next((f"{task.get_name()} ended" for task in self._tasks if task.done()), "")
-
-        return health.liveness(self._kafka.heartbeats, self._given.sources.monotonic, dead)
+        return health.liveness(self._kafka.heartbeats, self._given.sources.monotonic, self._life.dead)
 
     def readiness(self) -> Health:
         """For /readyz."""
-        return health.readiness(self._facts(), self._settings.skew_unready_ms)
+        return self._standing.readiness()
 
     # --- start and end
 
@@ -257,15 +212,15 @@ class Replica:
         self._tails = [peers, log]
         await peers.start()
         self._ceremonies.feed(RosterFile(self._given.roster_raw))
-        self._task("ceremonies", self._ceremonies.run())
+        self._life.task("ceremonies", self._ceremonies.run())
         await log.start()
         await self._position_log(log, next_offset)
         keys = self._kafka.tail({self._names.keys: Start()}, self._ceremonies.deliver_keys)
         self._tails.append(keys)
         await keys.start()
-        self._positioned = True
+        self._standing.positioned = True
         self._beats.start()
-        self._task("watch", self._watch())
+        self._life.task("watch", self._watch())
         await self._ceremonies.caught_up.wait()
         group = self._kafka.group(
             self._names.requests,
@@ -294,7 +249,7 @@ class Replica:
     async def _drain(self) -> None:
         settings = self._settings
         _log.info("draining", unfinished=self._requests.unfinished())
-        self._beats.draining = True
+        self._beats.draining = self._standing.draining = True
         self._beats.now()
         self._requests.drain()
         began = self._loop.time()
@@ -303,7 +258,7 @@ class Replica:
             if not self._kafka.up():
                 return True  # nobody hears us, and nothing can be finished: what is not committed comes again
             announced = self._loop.time() - began >= settings.drain_announce_ms / 1000
-            return self._ended.done() or (announced and not self._requests.unfinished() and self._outbox.idle)
+            return self._life.over or (announced and not self._requests.unfinished() and self._outbox.idle)
 
         await wait_until(finished, settings.drain_ms / 1000)
         left = self._requests.unfinished()
@@ -315,9 +270,7 @@ class Replica:
             await self._group.close()
         self._beats.stop()
         self._signing.stop()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._life.end_tasks()
         await asyncio.gather(*(tail.close() for tail in self._tails))
         with contextlib.suppress(Exception):
             self._outbox.flush()
@@ -327,37 +280,8 @@ class Replica:
         try:
             await self._ceremonies.finish()
         except OSError as error:
-            self.fatal(f"the state directory cannot be written: {error.strerror}")
+            self._life.fatal(f"the state directory cannot be written: {error.strerror}")
         _log.info("stopped")
-
-    async def _first(self, work: Coroutine[Any, Any, None] | None, stopped: "asyncio.Task[bool]") -> bool:
-        """Wait for ``work`` (None: nothing), a stop or a fatal end. Returns whether the work is what ended."""
-        task = asyncio.ensure_future(work) if work is not None else None
-        waited: list[asyncio.Future[Any]] = [stopped, self._ended, *([task] if task is not None else [])]
-        await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
-        if task is None:
-            return False
-        if task.done():
-            task.result()
-            return True
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError, SignerFlowError):
-            await task
-        return False
-
-    def _task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work, name=name)
-        task.add_done_callback(self._on_task_done)
-        self._tasks.append(task)
-
-    def _on_task_done(self, task: "asyncio.Task[None]") -> None:
-        if task.cancelled():
-            return
-        error = task.exception()
-        if isinstance(error, OSError):
-            self.fatal(f"the state directory cannot be written: {error.strerror}")
-        elif error is not None:
-            self.bug(error)
 
     def look_at_roster(self) -> None:
         """Read the roster file again: it may have changed."""
@@ -370,20 +294,10 @@ class Replica:
         while True:
             await asyncio.sleep(LOOK_S)
             self._presence.look()
-            self._given.metrics.clock_skew.set(self._skew.skew_ms / 1000)
-            self._warn_of_skew()
-            for seat, left in self._signing.coordinator.stocks.left_by_seat().items():
-                self._given.metrics.nonce_commitments.labels(seat=seat).set(left)
+            self._standing.look()
             if self._loop.time() >= next_roster:
                 next_roster = self._loop.time() + settings.roster_poll_ms / 1000
                 self.look_at_roster()
-
-    def _warn_of_skew(self) -> None:
-        bad = abs(self._skew.skew_ms) >= self._settings.skew_warn_ms
-        if bad != self._skew_warned:
-            self._skew_warned = bad
-            say = _log.warning if bad else _log.info
-            say("clock differs from the broker's" if bad else "clock is right again", skew_ms=self._skew.skew_ms)
 
     # --- what the parts tell each other
 
@@ -415,25 +329,13 @@ class Replica:
     def _on_peers(self, changed: PeersChanged) -> None:
         self._signing.feed(changed)
         self._ceremonies.feed(changed)
-        self._show_margin()
+        self._standing.show_margin(self._watch_peers.live())
 
     def _on_view(self, changed: ViewChanged) -> None:
         self._identities.keys = changed.view.identity_keys or self._identities.keys
-        self._view = changed.view
-        for key_id, keys in changed.view.current.items():
-            self._given.metrics.key_epoch.labels(key_id=key_id).set(keys.epoch)
-        self._show_margin()
+        self._standing.show_view(changed.view, self._watch_peers.live())
         self._signing.feed(changed)
         self._beats.now()
-
-    def _show_margin(self) -> None:
-        live, metrics = self._watch_peers.live(), self._given.metrics
-        least = 0
-        for key_id, keys in self._view.current.items():
-            margin = sum(seat in live for seat in keys.holders) - keys.threshold
-            metrics.quorum_margin.labels(key_id=key_id).set(margin)
-            least = min(least, margin)
-        metrics.alarm.labels(alarm="waiting_for_quorum").set(least < 0)
 
     def _on_roster(self, raw: bytes, roster: Roster) -> None:
         self._ceremonies.feed(RosterFile(raw))
@@ -442,41 +344,3 @@ class Replica:
         self._given.metrics.alarm.labels(alarm="ceremony_log_lost").set(1)
         _log.error("the ceremony log was lost: signing goes on, ceremonies stop", topic=topic, detail=detail)
         self._ceremonies.lost()
-
-    # --- what we say of ourselves
-
-    def _facts(self) -> Facts:
-        return Facts(
-            broker_up=self._kafka.up(),
-            positioned=self._positioned,
-            caught_up=self._ceremonies.caught_up.is_set(),
-            beats_heard=self._presence.own_beats,
-            skew_ms=self._skew.skew_ms,
-            draining=self._beats.draining,
-            keys={key.key_id: _why_not(key) for key in self._key_presence()},
-        )
-
-    def _state(self) -> ReplicaState:
-        keys = self._key_presence()
-        if not self._ceremonies.caught_up.is_set():
-            return ReplicaState.STARTING
-        if not any(key.epoch for key in keys):
-            return ReplicaState.WAITING_FOR_KEY
-        return ReplicaState.READY if self.readiness().ok else ReplicaState.DEGRADED
-
-    def _load(self) -> tuple[tuple[int, ...], int, int, int]:
-        state = self._signing.coordinator
-        partitions = () if self._beats.draining else self._requests.partitions
-        return partitions, self._requests.in_flight, self._requests.queue_wait_ms, state.nonces_left
-
-    def _key_presence(self) -> tuple[KeyPresence, ...]:
-        return status(self._ceremonies.state)
-
-
-def _why_not(key: KeyPresence) -> str:
-    if key.holds_share:
-        return ""
-    if key.epoch == 0:
-        where = f", now in phase {key.phase}, waiting for seats {list(key.awaited)}" if key.phase else ""
-        return f"not generated yet{where}"
-    return f"this seat holds no share of epoch {key.epoch}; it has asked to be healed"
