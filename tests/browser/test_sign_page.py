@@ -197,7 +197,7 @@ async def test_a_tampered_answer_is_shown_as_wrong_and_not_offered(context: Brow
     await expect(entry.locator("[data-part=verdict]")).to_contain_text("Do not use it")
     await expect(entry.get_by_role("button", name=re.compile("Copy|Download"))).to_have_count(0)
     await expect(entry.locator("[data-part=signature]")).to_be_hidden()
-    await expect(page.locator("[data-announce]", has_text="Wrong signature: hello")).to_have_count(1)
+    await expect(page.locator("#announce > p", has_text="Wrong signature: hello")).to_have_count(1)
 
 
 @pytest.mark.parametrize(

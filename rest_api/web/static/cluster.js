@@ -14,6 +14,7 @@ export class ClusterPanel {
   #chosen;
   #exists;
   #heardAt = null;
+  #failed = false;
   #said = "";
   #timer = null;
 
@@ -39,8 +40,9 @@ export class ClusterPanel {
       if (!answer.ok) throw new Error(`status ${answer.status}`);
       this.#show(await answer.json());
       this.#heardAt = Date.now();
+      this.#failed = false;
     } catch {
-      // Said by its age.
+      this.#failed = true;
     }
     this.#age();
     clearTimeout(this.#timer);
@@ -49,9 +51,9 @@ export class ClusterPanel {
 
   #age() {
     const silence = this.#heardAt === null ? null : Date.now() - this.#heardAt;
-    const stale = silence === null || silence > 3 * EVERY_MS;
+    const stale = silence === null || this.#failed || silence > 3 * EVERY_MS;
     this.#panel.classList.toggle("stale", stale);
-    const words = silence === null ? "Asking the service" : `The service does not answer: as of ${Math.round(silence / 1000)} s ago`;
+    const words = silence === null ? (this.#failed ? "The service does not answer" : "Asking the service") : `No answer: as of ${Math.round(silence / 1000)} s ago`;
     setText(find("#cluster-age"), stale ? words : "Live");
   }
 

@@ -20,13 +20,13 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
-let turn = 0;
+const MOST_LINES = 8;
 
-// Says something to who cannot see it. The two regions take turns, so that the same words twice are heard twice.
+// Says something to who cannot see it. Lines are added, never replaced: two that come at once are both heard.
 export function announce(text) {
-  const regions = document.querySelectorAll("[data-announce]");
-  turn = (turn + 1) % regions.length;
-  regions.forEach((region, index) => (region.textContent = index === turn ? text : ""));
+  const log = find("#announce");
+  log.append(element("p", text));
+  while (log.childElementCount > MOST_LINES) log.firstElementChild.remove();
 }
 
 export async function copy(button, text, what) {

@@ -1,0 +1,140 @@
+"""The connection of /sign: lost, found again, nothing lost or doubled without a word; and the panel of the cluster."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import BrowserContext, Route, WebSocketRoute, expect
+
+from common.ids import Index
+from rest_api.token_file import Token, digest, entry, new_token
+from tests.brokers import until
+from tests.browser.conftest import Wire
+from tests.browser.steps import ask, asked, connected, newest, to_be, visit
+from tests.rest_api.world import Asked, Pod, World, running_pod
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_a_lost_connection_is_shown_found_again_and_nothing_is_sent_twice(
+    context: BrowserContext, wire: Wire, shared_world: World, pod: Pod
+) -> None:
+    page = await visit(context, wire.url)
+    held: list[Asked] = []
+    shared_world.committee.all_do(held.append)
+    under_way = await ask(page, "under way")
+    await to_be(under_way, "Being signed")
+    await until(lambda: bool(held), "it reached a signer")
+
+    await wire.cut()
+    await to_be(newest(page), "Outcome unknown")
+    await expect(newest(page)).to_contain_text("nothing is sent again by itself")
+    await expect(page.locator("#connection-text")).to_have_text(re.compile("Connection lost. Trying"))
+    await expect(page.locator("#announce > p", has_text="Connection lost")).to_have_count(1)
+    await to_be(await ask(page, "written meanwhile"), "Waits for a connection")
+    await to_be(await ask(page, "taken back"), "Waits for a connection")
+    await newest(page).get_by_role("button", name="Do not send").click()
+    await expect(page.locator("details.entry")).to_have_count(2)
+
+    shared_world.committee.reset()
+    await wire.mend()
+    await connected(page)
+    await to_be(newest(page), "Verified")
+    await expect(newest(page).locator("[data-part=title]")).to_have_text("written meanwhile")
+    await to_be(page.locator("details.entry").nth(1), "Outcome unknown")
+    assert len(asked(shared_world, b"written meanwhile")) == 1
+    assert asked(shared_world, b"under way") <= {held[0].request.items[0].request_id}
+    assert asked(shared_world, b"taken back") == set()
+
+    await page.locator("details.entry").nth(1).locator("summary").first.click()
+    await page.get_by_role("button", name="Ask again").click()
+    await expect(page.locator("details.entry")).to_have_count(3)
+    await to_be(newest(page), "Verified")
+    await expect(newest(page).locator("[data-part=title]")).to_have_text("under way")
+
+
+async def test_a_pod_that_goes_and_comes_back_is_found_again(context: BrowserContext, own_world: World) -> None:
+    async with running_pod(own_world.settings()) as pod:
+        page = await visit(context, pod.url)
+        await to_be(await ask(page, "before"), "Verified")
+    port = int(pod.url.rpartition(":")[2])
+    await expect(page.locator("#connection")).to_have_attribute("data-state", "lost")
+    async with running_pod(own_world.settings(), port=port):
+        await connected(page)
+        await to_be(await ask(page, "after"), "Verified")
+
+
+async def test_where_no_websocket_gets_through_the_plain_form_is_offered(context: BrowserContext, pod: Pod) -> None:
+    page = await context.new_page()
+
+    async def refuse(socket: WebSocketRoute) -> None:
+        await socket.close(code=1011)
+
+    await page.route_web_socket("**/sign/ws", refuse)
+    await page.goto(pod.url + "/sign")
+    await page.get_by_role("link", name="Plain form").click()
+    await page.get_by_label("Message").fill("plain")
+    await page.get_by_role("button", name="Sign").click()
+    await expect(page.locator("output")).to_have_text(re.compile("^ok: "))
+
+
+async def test_the_panel_follows_the_cluster(context: BrowserContext, own_world: World) -> None:
+    async with running_pod(own_world.settings()) as pod:
+        page = await visit(context, pod.url)
+        panel = page.locator("#cluster")
+        await expect(panel.get_by_text("Live", exact=True)).to_be_visible()
+        await expect(panel).to_contain_text("Quorum with 1 to spare")
+        await expect(panel).to_contain_text("3 of 3 replicas are up with a share; 2 make a signature")
+        await expect(panel.locator("#cluster-epoch")).to_have_text("1")
+        await expect(panel.locator("#cluster-ceremony")).to_have_text("none running")
+        await expect(panel.locator("#replicas > li")).to_have_count(3)
+        own_world.committee.seats[Index(3)].beating = False
+        await expect(panel).to_contain_text("Quorum with none to spare")
+        await expect(panel.locator("#replicas > li").nth(2)).to_contain_text("silent")
+        await expect(page.locator("#announce > p", has_text="Quorum with none to spare")).to_have_count(1)
+        own_world.committee.seats[Index(2)].beating = False
+        await expect(panel).to_contain_text("Quorum lost")
+        own_world.committee.reset()
+        await expect(panel).to_contain_text("Quorum with 1 to spare")
+    await expect(panel).to_contain_text("No answer: as of")
+
+
+async def test_a_ceremony_is_told_in_words(context: BrowserContext, pod: Pod) -> None:
+    page = await context.new_page()
+
+    async def during(route: Route) -> None:
+        answer = await route.fetch()
+        body: dict[str, Any] = await answer.json()
+        body["keys"][0]["ceremony"] = {"kind": "reshare", "phase": "deal", "attempt": 2, "awaited": [1, 3]}
+        await route.fulfill(response=answer, json=body)
+
+    await page.route("**/v1/cluster", during)
+    await page.goto(pod.url + "/sign")
+    await expect(page.locator("#cluster-ceremony")).to_have_text(
+        "Share refresh: deal, attempt 2, waits for replica 1, 3"
+    )
+
+
+async def test_a_page_asks_for_the_token_where_the_service_does(
+    context: BrowserContext, own_world: World, tmp_path: Path
+) -> None:
+    token = new_token()
+    file = tmp_path / "tokens.toml"
+    file.write_text(entry(Token("billing", digest(token))))
+    file.chmod(0o600)
+    async with running_pod(own_world.settings(tokens_file=file)) as pod:
+        page = await visit(context, pod.url)
+        refused = await ask(page, "nobody asks")
+        await to_be(refused, "Not signed")
+        await page.get_by_label("Token").fill("sft_wrong")
+        await page.get_by_label("Token").blur()
+        await expect(page.locator("#caller")).to_have_text("This token is not known to the service.")
+        await page.get_by_label("Token").fill(token)
+        await page.get_by_label("Token").blur()
+        await expect(page.locator("#caller")).to_have_text("Signing as billing.")
+        await to_be(await ask(page, "billing asks"), "Verified")
+        await expect(newest(page).locator("[data-part=curl]")).to_contain_text('-H "Authorization: Bearer $TOKEN"')
+        assert token not in await page.content()
+    principals = {item.principal for _, item in own_world.committee.asked_items()}
+    assert principals == {"billing"}
