@@ -3,11 +3,12 @@
 ``__main__``, ``server``  one pod as a process   ``app``           composition root, ``create_app(settings)``
 ``settings``       the environment, checked      ``trust_files``   operator.pub, roster.avro, edge.key
 ``routes/``        thin: parse, ask, answer      ``models``        bodies, strict, and the OpenAPI document
+``callers``        tokens, keys, rates           ``token_file``    who may call, as a file
 ``dependencies``   caps, deadlines, origin       ``problems``      the one table from errors to statuses
 ``middleware``     ids, host, counts             ``health``        what a probe is told
 ``gateway/``       futures and Kafka             ``correlation``   sans-IO: what ends a request, and when to ask again
 ``web/``           templates and the style sheet
-``client``, ``cli``, ``demo/``                   users of the API: they import none of the above
+``client``, ``cli``, ``commands/``, ``demo/``    users of the API: of the above they import ``token_file`` at most
 
 This package never imports ``signer_service``: the image of a pod holds no code that touches a share.
 """

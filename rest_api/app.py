@@ -37,6 +37,7 @@ from rest_api.trust_files import TrustFiles, read_trust_files
 VERSION = "0.1.0"
 DESCRIPTION = "Plain Ed25519 signatures (RFC 8032) from a key that no machine holds."
 ADMIN_BASE_PORT = 9100
+NEED_TOKEN = ("/v1/sign", "/v1/sign/batch", "/v1/keys/{key_id}/refresh")
 PROBES = frozenset({"/healthz", "/readyz"})
 """Nobody looks for a trace of these."""
 _log = get_logger(__name__)
@@ -185,7 +186,7 @@ async def _validation(request: Request, error: Exception) -> Response:
 
 
 def _document(app: FastAPI) -> None:
-    """Add the bodies that the routes read themselves to the OpenAPI document."""
+    """Add the bodies that the routes read themselves, and which need a token, to the OpenAPI document."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
@@ -194,7 +195,12 @@ def _document(app: FastAPI) -> None:
             _, extra = models_json_schema(
                 [(model, "validation") for model in REQUESTS], ref_template="#/components/schemas/{model}"
             )
-            document.setdefault("components", {}).setdefault("schemas", {}).update(extra["$defs"])
+            components = document.setdefault("components", {})
+            components.setdefault("schemas", {}).update(extra["$defs"])
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+            for path in NEED_TOKEN:
+                # Either none or a token: which of them, this pod's settings say.
+                document["paths"][path]["post"]["security"] = [{}, {"token": []}]
         return app.openapi_schema or {}
 
     app.openapi = openapi  # type: ignore[method-assign]

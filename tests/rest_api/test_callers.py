@@ -236,3 +236,11 @@ def test_tokens_allow_a_public_address_and_contradict_no_auth(tmp_path: Path) ->
         load(index=0, address_rate="fast")
     with pytest.raises(BadInput, match="SIGNER_REST_API_TRUSTED_PROXIES"):
         load(index=0, trusted_proxies=["everybody"])
+
+
+async def test_the_openapi_document_says_where_a_token_belongs(guarded: Pod) -> None:
+    document = (await guarded.http.get("/openapi.json")).json()
+    assert document["components"]["securitySchemes"]["token"] == {"type": "http", "scheme": "bearer"}
+    with_token = {path for path, item in document["paths"].items() for each in item.values() if "security" in each}
+    assert with_token == {"/v1/sign", "/v1/sign/batch", "/v1/keys/{key_id}/refresh"}
+    assert {"401", "403", "429"} <= set(document["paths"]["/v1/sign"]["post"]["responses"])
