@@ -32,6 +32,7 @@ from common.wire.messages import (
     PeerMessage,
     RefusalCode,
     Refused,
+    Share,
     SignatureShares,
     Signed,
     SignGroup,
@@ -78,7 +79,7 @@ class _Reply:
 @dataclass(slots=True)
 class _ForPeer:
     groups: list[SignGroup] = field(default_factory=list)
-    answers: list[object] = field(default_factory=list)
+    answers: list[Share | Declined] = field(default_factory=list)
     wants: list[NonceWant] = field(default_factory=list)
     grants: list[NonceGrant] = field(default_factory=list)
 
@@ -197,8 +198,6 @@ class Outbox:
                     self._metrics.declined.labels(reason=answer.reason.value).inc()
                 else:
                     self._metrics.shares.inc()
-                else:
-                    self._metrics.shares.inc()
         elif isinstance(message, NonceRequest):
             mine.wants += message.wants
         else:
@@ -206,7 +205,7 @@ class Outbox:
 
     def _send_peer(self, seat: Index, mine: _ForPeer) -> None:
         messages: list[PeerMessage] = [SignPackage(part) for part in share_out(mine.groups)]
-        messages += [SignatureShares(tuple(part)) for part in _cut(mine.answers, MOST_ANSWERS)]
+        messages += [SignatureShares(tuple(part)) for part in _cut_answers(mine.answers)]
         messages += [NonceRequest(tuple(part)) for part in _cut(mine.wants, MOST_WANTS)]
         messages += [NonceBatch(tuple(part)) for part in _cut(mine.grants, MOST_GRANTS)]
         topic = self._names.peer(seat)
@@ -347,6 +346,23 @@ def _is_forged(outcome: Outcome) -> bool:
 
 def _cut(parts: list, most: int) -> Iterable[list]:  # type: ignore[type-arg]
     return (parts[at : at + most] for at in range(0, len(parts), most))
+
+
+def _cut_answers(answers: list[Share | Declined]) -> Iterable[list[Share | Declined]]:
+    """Split so that no session is answered twice in one record: nobody would take it, and we could not write it.
+
+    A package that came twice (a broker may do that), or two starts of one coordinator, are answered in one turn.
+    """
+    part: list[Share | Declined] = []
+    seen: set[int] = set()
+    for answer in answers:
+        if answer.session_id in seen or len(part) == MOST_ANSWERS:
+            yield part
+            part, seen = [], set()
+        part.append(answer)
+        seen.add(answer.session_id)
+    if part:
+        yield part
 
 
 def _ignore(_: Delivery | None) -> None:

@@ -272,3 +272,16 @@ async def test_what_is_for_the_ceremonies_goes_there_and_a_strange_sending_is_a_
     assert len(world.internal) == 1
     with pytest.raises(TypeError):
         world.outbox.put((ToLog(None),))  # type: ignore[arg-type]
+
+
+@pytest.mark.anyio
+async def test_answers_to_a_repeated_package_are_sent_and_stop_nobody() -> None:
+    """Anybody who can write to our peer topic can repeat a package; both answers may fall into one turn of the loop."""
+    world = World()
+    first = SignatureShares((Share(7, bytes(32), bytes(32)), Share(8, bytes(32), bytes(32))))
+    again = SignatureShares((Declined(7, DeclineReason.NO_NONCE), Declined(8, DeclineReason.NO_NONCE)))
+    world.outbox.put((ToPeer(Index(2), first),))
+    world.outbox.put((ToPeer(Index(2), again),))
+    await until(lambda: world.outbox.idle, "everything was sent")
+    assert world.bugs == []
+    assert world.opened("t.signer.v1.peer2", SignatureShares) == [first, again]
