@@ -14,6 +14,7 @@ leftover but a file of another time (a restored backup, say): that is refused, n
 """
 
 import os
+import stat
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -95,6 +96,13 @@ class StateDir:
             BadInput: code ``state-file``: a file was cut, changed, is missing, or is of another seat, key, operator or
                 time. One line that names it and says what to do. Nothing was changed then.
         """
+        try:
+            return self._load()
+        except OSError as error:
+            name = error.filename if isinstance(error.filename, str) else self._path
+            raise _refuse(Path(name), f"cannot be used ({error.strerror})") from error
+
+    def _load(self) -> Saved | None:
         raw = _read(self._journal)
         files = {path.name: path for path in sorted(self._shares.iterdir()) if not path.name.endswith(".tmp")}
         if raw is None:
@@ -209,6 +217,9 @@ def _read(path: Path) -> bytes | None:
         return None
     except OSError as error:
         raise _refuse(path, f"cannot be read ({error.strerror})") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _refuse(path, "is not a plain file")
     with os.fdopen(descriptor, "rb") as file:
         try:
             raw = file.read(_LARGEST_FILE + 1)

@@ -164,7 +164,7 @@ def _split(path: Path, raw: bytes) -> tuple[bytes, bytes]:
 def _parse(path: Path, header: bytes) -> dict[str, object]:
     try:
         fields = json.loads(header[len(_MAGIC) + 2 :])
-    except ValueError:
+    except (ValueError, RecursionError):
         raise _refuse(path, "has a damaged header") from None
     if not isinstance(fields, dict):
         raise _refuse(path, "has a damaged header")

@@ -235,3 +235,16 @@ def test_something_else_in_the_shares_directory_is_refused(tmp_path: Path) -> No
     write(path, OLD)
     (path / "shares" / "Notes.txt").write_text("hello")
     refused(path, "Notes.txt")
+
+
+@pytest.mark.parametrize("name", ["journal", "journal.tmp", "shares/alpha", "shares/alpha.tmp"])
+@pytest.mark.parametrize("what", ["directory", "link"])
+def test_what_is_no_plain_file_is_refused_by_name(tmp_path: Path, name: str, what: str) -> None:
+    path = tmp_path / "s"
+    write(path, OLD)
+    (path / name).unlink(missing_ok=True)
+    if what == "directory":
+        (path / name).mkdir()
+    else:
+        (path / name).symlink_to(tmp_path / "elsewhere")
+    refused(path, name)

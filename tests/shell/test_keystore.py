@@ -104,3 +104,8 @@ def test_rubbish_is_refused(raw: bytes) -> None:
     for candidate in (raw, b"SFS1" + raw):
         with pytest.raises(BadInput):
             sealer().open(PATH, "share", "default", candidate)
+
+
+def test_a_header_nested_too_deeply_is_refused() -> None:
+    with pytest.raises(BadInput):
+        sealer().open(PATH, "share", "default", b"SFS1\x04\x00" + b"[" * 1024 + bytes(40))
