@@ -1,10 +1,8 @@
 """Spans are posted where the operator says, nothing is loaded where he says nothing, and no end is held up by them."""
 
-import http.server
 import socket
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 
@@ -13,42 +11,17 @@ import pytest
 from common.errors import BadInput
 from common.observability.spans import CLOSE_WITHIN_S, Kind, endpoint_of, exporting
 from common.observability.tracing import new_trace
-
-
-class Collector(http.server.ThreadingHTTPServer):
-    """Keeps what is posted to it."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Handler)
-        self.posted: list[tuple[str, bytes]] = []
-
-
-class _Handler(http.server.BaseHTTPRequestHandler):
-    def do_POST(self) -> None:
-        body = self.rfile.read(int(self.headers["Content-Length"]))
-        assert isinstance(self.server, Collector)
-        self.server.posted.append((self.path, body))
-        self.send_response(200)
-        self.send_header("Content-Type", "application/x-protobuf")
-        self.send_header("Content-Length", "0")
-        self.end_headers()
-
-    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        pass
+from tests.observability.collector import Collector, running_collector
 
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    with Collector() as server:
-        thread = threading.Thread(target=server.serve_forever, daemon=True)
-        thread.start()
+    with running_collector() as server:
         yield server
-        server.shutdown()
-        thread.join(5)
 
 
 def test_spans_reach_the_collector_before_the_process_ends(collector: Collector) -> None:
-    spans = exporting(f"http://127.0.0.1:{collector.server_port}/v1/traces", "signer", 2)
+    spans = exporting(f"{collector.url}/v1/traces", "signer", 2)
     assert spans is not None
     parent = new_trace(b"p" * 24, sampled=True)
     span = spans.begin("round", Kind.INTERNAL, parent, {"signer_flow.sessions": 3})
