@@ -97,6 +97,8 @@ class World:
         self.seats = {i: SimSeat(i, roster, f"seat {i}") for i in range(1, size + 1)}
         self.down: set[int] = set()
         self.generation = 1
+        self.written: Instant | None = None
+        """What the broker says of when each record was written; None: the truth."""
 
     # --- time --------------------------------------------------------------------------------------------------------
 
@@ -183,7 +185,7 @@ class World:
                 return
             offset = seat.next_offset
             seat.next_offset += 1
-            self._feed(seat, LogRecord(Offset(offset), self.log[offset], Instant(self.now)))
+            self._feed(seat, LogRecord(Offset(offset), self.log[offset], self.written or Instant(self.now)))
 
     def _feed(self, seat: SimSeat, event: Event) -> None:
         if seat.state is None:

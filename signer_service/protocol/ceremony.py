@@ -140,7 +140,8 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
 
 def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[CeremonyState, tuple[Finding, ...]]:
     before = state.log
-    if before.halted_by:
+    if before.halted_by or state.soft.lost:
+        # What comes after a loss is of another log, even where its offsets go on from ours.
         return state, ()
     if event.offset > before.offset + 1:
         # Records are missing: what they said cannot be known, so nothing may be built on it.
@@ -154,8 +155,10 @@ def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[Ceremon
     for key_id, key in folded.state.keys.items():
         previous = before.keys.get(key_id, KeyLog(key_id))
         if key.current is not None and key.current is not previous.current and key.epoch != previous.epoch:
-            # The broker's word for when, but never later than now: it could put the next refresh off for ever.
-            written = now if event.written_ms is None else min(event.written_ms, now)
+            # What was seen to happen happened now. Of what is replayed the broker says when, but never later than now:
+            # it could put the next refresh off for ever, or with an early time bring one after another.
+            written = event.written_ms
+            written = now if state.soft.caught_up or written is None else min(written, now)
             after = _committed(state, after, previous, written, now)
     return after, findings
 

@@ -11,7 +11,7 @@ from common.wire.signatures import ENVELOPE_DOMAIN, SIGNATURE_BYTES, sign_bytes
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import durable, restore
 from signer_service.protocol.ceremony_opening import next_due
-from signer_service.protocol.ceremony_state import CaughtUp, RefreshAsked
+from signer_service.protocol.ceremony_state import CaughtUp, LogLost, LogRecord, RefreshAsked
 from signer_service.protocol.fold import fold
 from signer_service.protocol.log_state import LogState
 from signer_service.protocol.machine import Tick, ToLog
@@ -210,3 +210,25 @@ def test_a_large_open_of_one_bad_seat_is_read_once_and_not_at_each_step() -> Non
     for _ in range(20):
         state = ceremony.step(state, Tick(), Instant(world.now), world.entropy).state
     assert len(read) == 1
+
+
+# --- the broker's word -----------------------------------------------------------------------------------------------
+
+
+def test_a_broker_that_lies_about_the_time_does_not_bring_one_refresh_after_another() -> None:
+    world = World(2, 3, timing=replace(playbook.QUICK, refresh_interval_ms=60_000))
+    world.written = Instant(1)
+    world.start()
+    world.run(lambda: world.holds(1))
+    world.run_for(30_000)
+    assert world.key().epoch == 1
+
+
+def test_nothing_is_folded_once_the_log_was_lost() -> None:
+    world = with_key()
+    state = world.seats[1].state
+    assert state is not None
+    lost = ceremony.step(state, LogLost(), Instant(world.now), world.entropy).state
+    # Another log stands in the place of the one that was lost, and has grown past where this seat was.
+    strange = LogRecord(Offset(state.log.offset + 1), b"of another log", None)
+    assert ceremony.step(lost, strange, Instant(world.now), world.entropy).state.log == state.log
