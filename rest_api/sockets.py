@@ -54,6 +54,10 @@ class Sockets:
         """Whether no further one should be taken."""
         return self._open >= self._most
 
+    def count(self) -> int:
+        """How many there are."""
+        return self._open
+
     @contextmanager
     def one(self) -> Iterator[None]:
         """Count a connection while it is open."""

@@ -1,5 +1,7 @@
 """What a person does on the page, in words that several tests share."""
 
+from collections.abc import Mapping
+
 from playwright.async_api import BrowserContext, Locator, Page, expect
 
 from tests.rest_api.world import World
@@ -37,7 +39,7 @@ async def to_be(entry: Locator, state: str) -> None:
     await expect(entry.locator("[data-part=state]")).to_have_text(state)
 
 
-async def choose(page: Page, *files: dict[str, object]) -> None:
+async def choose(page: Page, *files: Mapping[str, object]) -> None:
     """Choose files, and wait until each is read."""
     await page.get_by_role("radio", name="Files").check()
     before = await page.locator("#chosen > li").count()

@@ -8,7 +8,7 @@ from playwright.async_api import Browser, BrowserContext, Page, expect
 from tests.browser.steps import EXAMPLE_FILE, ask, choose, newest, to_be, visit
 from tests.rest_api.world import Pod
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 # WCAG 2.2, 1.4.3: the ratio of each text that is seen to the ground it stands on; half-transparent grounds are mixed.
 CONTRASTS = """() => {
@@ -143,7 +143,7 @@ async def test_everything_has_a_name_and_what_happens_is_said(page: Page) -> Non
     await expect(page.locator("#announce > p", has_text="Verified: contract.txt")).to_have_count(1)
     assert await page.locator("h1").count() == 1
     for landmark in ("banner", "main", "navigation", "complementary"):
-        await expect(page.get_by_role(landmark)).to_have_count(1)  # type: ignore[arg-type]
+        await expect(page.get_by_role(landmark)).to_have_count(1)
 
 
 async def test_who_wants_little_motion_gets_none(page: Page) -> None:

@@ -14,7 +14,7 @@ from tests.browser.conftest import Wire
 from tests.browser.steps import ask, asked, connected, newest, to_be, visit
 from tests.rest_api.world import Asked, Pod, World, running_pod
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_lost_connection_is_shown_found_again_and_nothing_is_sent_twice(

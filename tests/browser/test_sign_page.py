@@ -18,7 +18,7 @@ from tests.browser.steps import EXAMPLE_FILE, ask, asked, choose, newest, to_be,
 from tests.rest_api.test_sign import KIB64
 from tests.rest_api.world import Asked, Pod, World, keypair
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.slow]
 
 
 async def test_a_text_is_signed_and_verified_by_the_browser(page: Page, shared_world: World) -> None:

@@ -196,15 +196,41 @@ async def test_no_more_than_the_window_of_one_connection_is_under_way(pod: Pod, 
             assert "signature" in await answer(opened)
 
 
+async def raw_socket(pod: Pod) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """An open WebSocket whose other end does nothing by itself: it answers no ping and reads no further than told."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(pod.url.rpartition(":")[2]), limit=4096)
+    writer.write(
+        b"GET /sign/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+    )
+    assert b" 101 " in await reader.readline()
+    return reader, writer
+
+
+async def test_a_peer_that_answers_no_ping_is_cut_off(own_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sockets.UVICORN, "ws_ping_interval", 0.1)
+    monkeypatch.setitem(sockets.UVICORN, "ws_ping_timeout", 0.5)
+    async with running_pod(own_world.settings()) as pod:
+        registry = pod.server.config.app.state.services.sockets  # type: ignore[union-attr]
+        async with socket(pod) as lively:
+            reader, writer = await raw_socket(pod)
+            _, stuck = await raw_socket(pod)
+            body = b'{"id": "%s"}' % (b"x" * 64)
+            # Answers pile up before it until nothing more is taken from it: it has to go all the same.
+            stuck.write((bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body) * 100_000)
+            await until(lambda: registry.count() == 3, "all are open")
+            await until(lambda: registry.count() == 1, "both are cut off", 15)
+            with contextlib.suppress(ConnectionError):
+                assert b"keepalive ping timeout" in await asyncio.wait_for(reader.read(), 5)
+            assert "signature" in await ask(lively, {"id": "a", "text": "a"})
+            for each in (writer, stuck):
+                each.transport.abort()
+
+
 async def test_a_client_that_reads_nothing_is_read_no_further(pod: Pod) -> None:
     """It is not its own memory that fills up with answers, nor ours: the bytes stay on its side of the wire."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(pod.url.rpartition(":")[2]), limit=4096)
+    _, writer = await raw_socket(pod)
     try:
-        writer.write(
-            b"GET /sign/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-        )
-        assert b" 101 " in await reader.readline()
         body = b'{"id": "%s"}' % (b"x" * 64)
         frame = bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body
 
