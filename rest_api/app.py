@@ -18,6 +18,7 @@ from common.ids import PodIndex
 from common.kafka.client import KafkaClient
 from common.kafka.port import Hooks
 from common.observability.admin import AdminServer
+from common.observability.kafka_statistics import KafkaStatistics
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.observability.spans import Spans
@@ -101,7 +102,7 @@ def _lifespan(
             _log.error("this process cannot go on", detail=detail)
             on_fatal(detail)
 
-        kafka = KafkaClient(settings.kafka(), Hooks(on_fatal=fatal))
+        kafka = KafkaClient(settings.kafka(), Hooks(on_fatal=fatal, on_statistics=KafkaStatistics(metrics).take))
         config = GatewayConfig(
             index=index,
             pending_limit=settings.pending_limit_items,

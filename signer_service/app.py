@@ -10,6 +10,7 @@ from common.kafka.client import KafkaClient
 from common.kafka.port import Hooks, KafkaSettings
 from common.kafka.security import read_security_file
 from common.observability.admin import AdminServer
+from common.observability.kafka_statistics import KafkaStatistics
 from common.observability.logging import LogFormat, configure, get_logger
 from common.observability.metrics import Metrics
 from common.observability.spans import Spans, exporting
@@ -121,7 +122,7 @@ async def _main(settings: Settings, spans: Spans | None) -> None:
             security=security,
             variables=PREFIX,
         ),
-        Hooks(on_state=on_state, on_fatal=on_fatal),
+        Hooks(on_state=on_state, on_fatal=on_fatal, on_statistics=KafkaStatistics(metrics).take),
     )
     given = await asyncio.to_thread(read_files, settings, metrics, spans)
     try:

@@ -54,6 +54,7 @@ def _closed(name: str, *values: str) -> Label:
 _KEY = Label("key_id")
 _SEAT = Label("seat", most=256)
 _CODE = Label("code")
+_CLIENT = Label("client", most=16)
 _TOPIC = Label("topic", most=128)
 _METHOD = _closed("method", "GET", "HEAD", "POST", "OPTIONS", "WS")  # WS: a message on a WebSocket
 _ROUTE = Label("route", most=32)
@@ -191,6 +192,46 @@ SPECS: dict[str, MetricSpec] = {
             "Answers given up because their record was not confirmed.",
         ),
         MetricSpec("signer_flow_kafka_up", Kind.GAUGE, "1 while a broker answers."),
+        MetricSpec(
+            "signer_flow_kafka_round_trip_seconds",
+            Kind.GAUGE,
+            "Time of a request of a Kafka client to its slowest broker and back, in its last report.",
+            (_CLIENT, _closed("statistic", "p50", "p99")),
+        ),
+        MetricSpec(
+            "signer_flow_kafka_throttle_seconds",
+            Kind.GAUGE,
+            "Longest time that a broker made a Kafka client wait by its quotas, in its last report.",
+            (_CLIENT,),
+        ),
+        MetricSpec(
+            "signer_flow_kafka_waiting_requests",
+            Kind.GAUGE,
+            "Requests of a Kafka client that wait to be sent or for their answer.",
+            (_CLIENT,),
+        ),
+        MetricSpec(
+            "signer_flow_kafka_queued_records",
+            Kind.GAUGE,
+            "Records in a Kafka client: not confirmed yet, or fetched and not taken yet.",
+            (_CLIENT,),
+        ),
+        MetricSpec("signer_flow_kafka_queued_bytes", Kind.GAUGE, "Size of the records in a Kafka client.", (_CLIENT,)),
+        MetricSpec(
+            "signer_flow_kafka_lag_records",
+            Kind.GAUGE,
+            "Request records that are not finished yet, of the partitions that this replica reads.",
+            (_CLIENT,),
+        ),
+        MetricSpec(
+            "signer_flow_kafka_client_events_total",
+            Kind.COUNTER,
+            "What happened to a Kafka client: connections made and lost, errors, retries, timeouts, rebalances.",
+            (
+                _CLIENT,
+                _closed("event", "connects", "disconnects", "tx_errors", "retries", "timeouts", "rebalances"),
+            ),
+        ),
         MetricSpec("signer_flow_paused_partitions", Kind.GAUGE, "Partitions not read for now, to let work drain."),
         MetricSpec(
             "signer_flow_clock_skew_seconds", Kind.GAUGE, "Our clock less the broker's, from our own beats; signed."

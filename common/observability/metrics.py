@@ -110,6 +110,13 @@ class Metrics:
         self.kafka_delivery_failures = self._counters("kafka_delivery_failures_total")
         self.answers_undeliverable = self._counter("answers_undeliverable_total")
         self.kafka_up = self._gauge("kafka_up")
+        self.kafka_round_trip = self._gauges("kafka_round_trip_seconds")
+        self.kafka_throttle = self._gauges("kafka_throttle_seconds")
+        self.kafka_waiting_requests = self._gauges("kafka_waiting_requests")
+        self.kafka_queued_records = self._gauges("kafka_queued_records")
+        self.kafka_queued_bytes = self._gauges("kafka_queued_bytes")
+        self.kafka_lag_records = self._gauges("kafka_lag_records")
+        self.kafka_client_events = self._counters("kafka_client_events_total")
         self.paused_partitions = self._gauge("paused_partitions")
         self.clock_skew = self._gauge("clock_skew_seconds")
 

@@ -45,6 +45,14 @@ class Pods:
         self._seq = 0
         self.pods: dict[BootId, PodView] = {}
 
+    def silence_s(self) -> dict[PodIndex, float]:
+        """How long ago each pod's last word was; of several starts, the one that was heard last."""
+        ages: dict[PodIndex, float] = {}
+        for pod in self.pods.values():
+            age = self._clock() - pod.heard_at
+            ages[pod.index] = min(age, ages.get(pod.index, age))
+        return ages
+
     def beat(self, state: ReplicaState, draining: bool, in_flight: int, now_ms: Instant) -> Presence:
         """Our next beat. It has neither partitions nor keys: those are the signers'."""
         self._seq += 1

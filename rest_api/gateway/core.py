@@ -438,5 +438,7 @@ class Gateway:
         self._metrics.kafka_up.set(1 if self._kafka.up() else 0)
         for seat in self.routing.seats:
             self._metrics.presence_age.labels(role="signer", seat=seat).set(self.routing.silence_ms(seat) / 1000)
+        for index, age in self.pods.silence_s().items():
+            self._metrics.presence_age.labels(role="api", seat=index).set(age)
         for record in self.keys.all():
             self._metrics.key_epoch.labels(key_id=record.key_id).set(record.epoch)

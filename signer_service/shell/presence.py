@@ -60,6 +60,10 @@ class PeerWatch:
         self._live = live
         return dict(live)
 
+    def silence_s(self, now: float) -> Mapping[Index, float]:
+        """How long ago each seat's last word was."""
+        return {seat: now - heard.at for seat, heard in self._heard.items()}
+
     def live(self) -> Mapping[Index, Peer]:
         """As ``changed`` returned last."""
         return self._live

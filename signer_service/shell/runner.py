@@ -295,6 +295,8 @@ class Replica:
             await asyncio.sleep(LOOK_S)
             self._presence.look()
             self._standing.look()
+            for seat, age in self._watch_peers.silence_s(self._given.sources.monotonic()).items():
+                self._given.metrics.presence_age.labels(role="signer", seat=seat).set(age)
             if self._loop.time() >= next_roster:
                 next_roster = self._loop.time() + settings.roster_poll_ms / 1000
                 self.look_at_roster()

@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from common.observability.metric_table import OTHER, PREFIX, SPECS, Kind
 from common.observability.metrics import Family, Metrics
 
-UNITS = ("_seconds", "_bytes", "_items", "_seats", "_partitions", "_commitments")
+UNITS = ("_seconds", "_bytes", "_items", "_seats", "_partitions", "_commitments", "_records", "_requests")
 UNITLESS_GAUGES = {"key_epoch", "ceremony_phase", "alarm", "kafka_up"}
 
 
