@@ -187,7 +187,7 @@ class Pod:
 
     def _keys(self, records: Sequence[Record]) -> None:
         for record in records:
-            if record.key is not None:
+            if record.value != GARBAGE:
                 found = codec.decode(record.value, KeyRecord)
                 self.records[found.key_id] = found
 
