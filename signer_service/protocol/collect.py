@@ -1,5 +1,7 @@
 """How a coordinator ends sessions: shares in, signature out; what is late, declined or bad, and who is to blame."""
 
+from typing import Final
+
 from common.errors import BadInput, PeerFault
 from common.ids import Epoch, Index, Instant
 from common.wire.messages import (
@@ -17,10 +19,13 @@ from signer_service.frost.group import decode_scalar
 from signer_service.frost.signing import SignatureShare, aggregate, prepare, sign_share
 from signer_service.protocol.blame import BAD_COMMITMENT, BAD_SHARE, blame_entry
 from signer_service.protocol.commitment_pool import malformed
-from signer_service.protocol.coordinator_state import Context
+from signer_service.protocol.coordinator_state import Context, Timer
 from signer_service.protocol.machine import Sender
-from signer_service.protocol.peers import SET_ASIDE_MS
+from signer_service.protocol.peers import FORGET_MS, SET_ASIDE_MS
 from signer_service.protocol.sessions import Round, Session
+
+OVERSLEPT_MS: Final = 25
+"""A timer that rings so much later than it was set for was rung by a process that has no time."""
 
 
 def take_commitments(ctx: Context, sender: Sender, batch: NonceBatch, envelope: bytes) -> None:
@@ -52,6 +57,10 @@ def take_shares(ctx: Context, sender: Sender, message: SignatureShares, envelope
     """Take one participant's answers to a package."""
     sessions = ctx.state.sessions
     seat, boot_id = sender.index, sender.boot_id
+    stats = ctx.state.peers[seat]
+    if boot_id == stats.boot_id:
+        ids = [answer.session_id for answer in message.answers if answer.session_id < ctx.state.next_session]
+        stats.heard(max(ids, default=-1), ctx.now)
     stray = 0
     for answer in message.answers:
         session = sessions.get(answer.session_id)
@@ -67,20 +76,50 @@ def take_shares(ctx: Context, sender: Sender, message: SignatureShares, envelope
 
 
 def expire(ctx: Context, round_: Round) -> None:
-    """The round's time is over: what is still missing is late. Its sessions stay, and others are begun beside them."""
+    """It is time to look whether the round is late: its sessions then stay, and others are begun beside them.
+
+    Slow is not late: another attempt would give those who are busy already more to do, and throw away what they do now.
+    """
+    first, now = round_.group.sessions[0].session_id, ctx.now
+    overslept = now - round_.due
+    if overslept > OVERSLEPT_MS and now < round_.latest:
+        # We were busy ourselves: their answers may lie here unread.
+        look_again(ctx, round_, min(now + min(overslept, round_.patience_ms), round_.latest))
+        return
+    running = [session for session in round_.sessions if not session.late and session.id in ctx.state.sessions]
+    missing = {seat for session in running for seat in session.missing}
     late: set[Index] = set()
-    for session in round_.sessions:
-        if session.late or session.id not in ctx.state.sessions:
-            continue
-        session.late = True
-        for seat in session.missing:
-            ctx.state.peers[seat].outstanding -= 1
-            session.work.failed[seat] = session.work.failed.get(seat, 0) + 1
-        late |= session.missing
-        ctx.again(session.work)
+    owed = False
+    next_look: int = round_.latest
+    for seat in round_.queued:
+        stats = ctx.state.peers[seat]
+        stats.prune(now)
+        owes = stats.boot_id == round_.boots[seat] and stats.owes(first)
+        owed = owed or (owes and now < round_.sent_at + FORGET_MS)
+        due = max(round_.sent_at, stats.heard_at) + round_.patience_ms
+        if seat in missing and owes and now < min(due, round_.latest):
+            next_look = min(next_look, due)
+        elif seat in missing:
+            late.add(seat)
+    for session in running:
+        if session.missing & late:
+            session.late = True
+            for seat in session.missing & late:
+                session.work.failed[seat] = session.work.failed.get(seat, 0) + 1
+            ctx.again(session.work)
     for seat in sorted(late):
-        ctx.state.peers[seat].late(ctx.now)
+        ctx.state.peers[seat].silent(round_.sent_at, now)
         ctx.out.note("share_late", seat=seat)
+    if missing - late:
+        look_again(ctx, round_, next_look)
+    elif owed:
+        look_again(ctx, round_, round_.sent_at + FORGET_MS)
+
+
+def look_again(ctx: Context, round_: Round, at: int) -> None:
+    """Look at the round at ``at``."""
+    round_.due = Instant(at)
+    ctx.set_timer(round_.due, Timer.ROUND, round_)
 
 
 def complete(ctx: Context, session: Session) -> None:
@@ -113,8 +152,6 @@ def _share(ctx: Context, session: Session, seat: Index, answer: Share, envelope:
     round_ = session.round
     stats = ctx.state.peers[seat]
     session.missing.discard(seat)
-    if not session.late:
-        stats.outstanding -= 1
     if answer.package_hash != round_.hash:
         # It proves nothing: who can say what we sent? But a seat that does so is no use.
         ctx.out.note("share_of_another_package", seat=seat)
@@ -123,7 +160,7 @@ def _share(ctx: Context, session: Session, seat: Index, answer: Share, envelope:
         return
     if seat not in round_.heard:
         round_.heard.add(seat)
-        stats.answered(ctx.now - round_.sent_at)
+        stats.answered(ctx.now - round_.sent_at, round_.queued.get(seat, 0))
     session.answers[seat] = envelope
     try:
         session.shares[seat] = SignatureShare(decode_scalar(answer.share))

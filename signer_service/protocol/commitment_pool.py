@@ -42,9 +42,11 @@ class CommitmentPool:
     __slots__ = (
         "asked",
         "asked_at",
+        "asked_before",
         "boot_id",
         "credit",
         "limit",
+        "look_at",
         "patience_ms",
         "ready",
         "refilled_at",
@@ -63,30 +65,44 @@ class CommitmentPool:
         self.asked = 0
         self.credit = 0
         self.asked_at = Instant(0)
+        self.asked_before = 0
+        """The next session's id when it was asked."""
+        self.look_at = Instant(0)
         self.patience_ms = FIRST_PATIENCE_MS
         self.refilled_at = Instant(-GROW_WITHIN_MS)
 
     def __len__(self) -> int:
         return len(self.ready)
 
-    def to_ask(self, now: Instant, demand: int) -> int:
+    def to_ask(self, now: Instant, demand: int, heard_at: Instant = Instant(0), most: int = POOL_SIZE) -> int:
         """How many commitments to ask for now, given ``demand`` sessions that wait for some; the caller then asks.
 
         Nothing while an earlier request may still be answered; a seat that does not answer is asked ever more seldom.
+        What is asked for twice is made twice, and pushes out what it was made for the first time.
+
+        Args:
+            now: This process's clock.
+            demand: How many sessions wait.
+            heard_at: When the seat last answered something that it was sent before the request.
+            most: How large a stock is of use.
         """
         if self.asked:
-            if now < self.asked_at + self.patience_ms:
+            if now < self.asks_again_at(heard_at):
                 return 0
             self.patience_ms = min(2 * self.patience_ms, MAX_PATIENCE_MS)
         elif len(self.ready) >= max(1, self.target // 2) and len(self.ready) >= min(demand, self.target):
             return 0
         elif now - self.refilled_at < GROW_WITHIN_MS:
-            self.target = min(self.limit, 2 * self.target)
-        self.target = min(self.limit, max(self.target, demand))
+            self.target = 2 * self.target
+        self.target = min(self.limit, most, max(self.target, demand))
         self.asked = max(0, self.target - len(self.ready))
         self.credit = min(self.credit + self.asked, MAX_CREDIT * self.limit)
         self.asked_at = now
         return self.asked
+
+    def asks_again_at(self, heard_at: Instant) -> Instant:
+        """When a request counts as lost."""
+        return Instant(max(self.asked_at, heard_at) + self.patience_ms)
 
     @property
     def coming(self) -> bool:
@@ -100,7 +116,7 @@ class CommitmentPool:
             BadInput: one of them is no pair of elements. The envelope around it proves who sent it.
         """
         self.credit -= len(grant.commitments)
-        # The participant keeps as many secrets as this and drops the oldest, so the oldest of ours are not good either.
+        # The participant keeps only so many secrets and drops the oldest, so that the oldest of ours may be gone too.
         for k, raw in enumerate(grant.commitments[-self.limit :], start=max(0, len(grant.commitments) - self.limit)):
             self.ready.append(Stocked(grant.first_counter + k, raw, Commitment.from_bytes(raw), envelope))
         while len(self.ready) > self.limit:

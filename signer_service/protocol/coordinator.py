@@ -9,8 +9,9 @@ participants check the request themselves. Rules:
    complete wins.
 3. Nonces of this seat are made when a session begins and removed from it before they are used; those of other seats
    are taken from the stock, which is void when the seat restarts or the key's epoch changes.
-4. A share is late after max(100 ms, 4 x p99), at most 400 ms. Late or declined is never blame; a bad share is, with
-   proof on the audit topic.
+4. A share is late when its seat was silent for max(100 ms, 4 x p99), at most 1 s, or has answered a later package, or
+   after 1.5 s. A seat that is sent too much answers slowly, so what it may owe follows how long it takes. Late or
+   declined is never blame; a bad share is, with proof on the audit topic.
 5. Fewer than t live seats for longer than presence needs: refused, retryable. Nothing is begun with less than 200 ms to
    the deadline, and what is not signed by then, whatever sets were tried, is refused, retryable.
 6. Sessions of the epoch before may end while the view has it as draining; new ones begin in the current epoch only.
@@ -93,9 +94,10 @@ def step(state: CoordinatorState, event: Event, now: Instant, entropy: Entropy) 
         answer of its record; ``wake_at`` is the earliest moment at which it has something to do by itself.
     """
     ctx = Context(state, Outbox(), now, entropy)
-    _look_at_timers(ctx)
     for single in event.events if isinstance(event, Batch) else (event,):
         _take(ctx, single)
+    # After what came: an answer that was here before its time-out rang is not late.
+    _look_at_timers(ctx)
     dispatch(ctx)
     refill(ctx)
     wake_at = state.timers[0][0] if state.timers else None

@@ -174,9 +174,6 @@ class Context:
         del self.state.sessions[session.id]
         session.work.sessions.remove(session)
         session.own = None
-        if not session.late:
-            for seat in session.missing:
-                self.state.peers[seat].outstanding -= 1
 
     def fail(self, session: Session, seats: tuple[Index, ...]) -> None:
         """End an attempt that came to nothing because of ``seats``, and try again with others."""

@@ -6,11 +6,11 @@ from typing import Final
 from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId
 from common.wire.messages import MAX_ITEMS, NonceScope, RefusalCode, SignGroup, SignSession
 from signer_service.frost.nonces import RANDOMNESS_BYTES, Commitment, SigningNonces, commit
-from signer_service.protocol.collect import complete
+from signer_service.protocol.collect import complete, look_again
 from signer_service.protocol.commitment_pool import CommitmentPool
 from signer_service.protocol.coordinator_state import DEADLINE_MARGIN_MS, QUORUM_GRACE_MS, Context, Timer
 from signer_service.protocol.package import most_sessions
-from signer_service.protocol.peers import Candidate
+from signer_service.protocol.peers import ROUND_MAX_MS, SHARE_TIMEOUT_MIN_MS, Candidate
 from signer_service.protocol.sessions import Queue, Round, Session, Work
 from signer_service.protocol.view import EpochKeys
 
@@ -75,14 +75,24 @@ def refill(ctx: Context) -> None:
             if peer is None or seat == state.seat:
                 continue
             pool = state.stocks.pool(scope, seat, peer.boot_id)
-            count = pool.to_ask(ctx.now, demand)
+            stats = state.peers[seat]
+            # What it answers to what came before our request shows that it is busy and has the request before it.
+            heard_at = stats.heard_at if stats.heard_id < pool.asked_before else pool.asked_at
+            # No more of the queue than the seat may owe: nonces that nobody can use yet cost a seat that is busy more.
+            count = pool.to_ask(ctx.now, min(demand, stats.window), heard_at, 2 * stats.window)
             if count:
+                pool.asked_before = state.next_session
                 ctx.out.want(seat, scope, count)
-                ctx.set_timer(ctx.now + pool.patience_ms, Timer.POOL, pool)
+            if pool.asked and pool.look_at <= ctx.now:
+                pool.look_at = pool.asks_again_at(heard_at)
+                ctx.set_timer(pool.look_at, Timer.POOL, pool)
 
 
 def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
     keys = ctx.state.view.current.get(key_id)
+    # What would only be signed for nobody is refused before anybody works for it, and early enough to go elsewhere.
+    usual = 0.0 if keys is None else ctx.state.peers.typical_ms(keys.holders)
+    margin = DEADLINE_MARGIN_MS + max(0, int(2 * usual) - DEADLINE_MARGIN_MS // 2)
     waiting: list[list[Work]] = []
     while run := queue.next_run(MAX_ITEMS):
         if keys is None:
@@ -90,7 +100,7 @@ def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
             for work in run:
                 ctx.refuse(work, code)
             continue
-        timely = [work for work in run if _in_time(ctx, work)]
+        timely = [work for work in run if _in_time(ctx, work, margin)]
         if not timely:
             continue
         chosen = _choose(ctx, keys, timely)
@@ -113,9 +123,9 @@ def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
         ctx.scopes.update(() if keys is None else (keys.scope,))
 
 
-def _in_time(ctx: Context, work: Work) -> bool:
+def _in_time(ctx: Context, work: Work, margin: int) -> bool:
     left = work.deadline - ctx.now
-    if left >= DEADLINE_MARGIN_MS:
+    if left >= margin:
         return True
     if left <= 0:
         ctx.refuse(work, RefusalCode.EXPIRED)
@@ -167,7 +177,7 @@ def _choose(ctx: Context, keys: EpochKeys, run: list[Work]) -> _Chosen | _Wait |
         if not internal and (failures >= MAX_FAILED or any(a.get(seat, 0) >= max_shares for a in retried)):
             continue
         possible += 1
-        if ready and state.peers[seat].outstanding >= state.pool_size:
+        if ready and state.peers[seat].outstanding >= min(state.peers[seat].window, state.pool_size):
             ready = 0
         elif not ready and pool is not None and pool.asked and not pool.coming:
             continue
@@ -200,15 +210,15 @@ def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> i
     count = min(len(run), most_sessions(len(raw_request), len(chosen.others) + chosen.own))
     for other in chosen.others:
         pool = pools[other] = state.stocks.pool(scope, other, state.live[other].boot_id)
-        count = min(count, len(pool), state.pool_size - state.peers[other].outstanding)
+        stats = state.peers[other]
+        count = min(count, len(pool), min(stats.window, state.pool_size) - stats.outstanding)
     signers = tuple(sorted((*chosen.others, seat) if chosen.own else chosen.others))
     boots = {other: state.boot_id if other == seat else pools[other].boot_id for other in signers}
     share = keys.share
     random = ctx.entropy(_PAIR_ENTROPY * count) if chosen.own else b""
     sessions: list[Session] = []
     specs: list[SignSession] = []
-    timeout = state.peers.timeout_ms(chosen.others)
-    round_ = Round(keys, _NO_GROUP, boots, now, Instant(now + timeout), sessions)
+    round_ = Round(keys, _NO_GROUP, boots, now, 0, now, sessions)
     for k in range(count):
         work = run[k]
         session_id = state.next_session + k
@@ -235,12 +245,18 @@ def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> i
         work.attempts += 1
     state.next_session += count
     round_.group = SignGroup(scope, keys.epoch, raw_request, signers, tuple(boots.values()), tuple(specs))
-    state.peers.used(chosen.others, count)
+    state.peers.used({other: boots[other] for other in chosen.others}, specs[0].session_id, count, now)
+    round_.queued = {other: state.peers[other].outstanding for other in chosen.others}
+    left = min((session.work.deadline - now for session in sessions if session.work.item is not None), default=0)
+    # Time is left for others only if it suffices for two: otherwise the first attempt gets it all.
+    at_most = max(SHARE_TIMEOUT_MIN_MS, left // 3, int(3 * state.peers.typical_ms(chosen.others)))
+    round_.patience_ms = min(state.peers.timeout_ms(chosen.others), at_most if left else ROUND_MAX_MS)
+    round_.latest = Instant(now + max(round_.patience_ms, min(ROUND_MAX_MS, at_most)))
     for other in chosen.others:
         ctx.out.package(other, round_.group)
     ctx.scopes.add(scope)
     if chosen.others:
-        ctx.set_timer(round_.expires, Timer.ROUND, round_)
+        look_again(ctx, round_, now + round_.patience_ms)
     else:
         for session in tuple(sessions):
             complete(ctx, session)

@@ -16,7 +16,10 @@ from signer_service.frost.nonces import RANDOMNESS_BYTES, SigningNonces, commit
 from signer_service.protocol.machine import Entropy, Sender
 
 POOL_SIZE: Final = 256
-"""P: secret pairs kept per coordinator, and sessions that may be outstanding between it and one participant."""
+"""P: commitments that a coordinator stocks, and sessions that may be outstanding between it and one participant."""
+
+KEPT_SIZE: Final = 2 * POOL_SIZE
+"""Secret pairs kept per coordinator: a full stock, and another that it asked for because the first seemed lost."""
 
 UNKNOWN_BOOT_SIZE: Final = 16
 """Secret pairs kept for a boot of a coordinator that presence does not name (yet)."""
@@ -38,7 +41,7 @@ class SecretNonces:
 
     __slots__ = ("_limit", "_next_counter", "_reserved")
 
-    def __init__(self, limit: int = POOL_SIZE) -> None:
+    def __init__(self, limit: int = KEPT_SIZE) -> None:
         self._limit = limit
         self._next_counter = 0
         self._reserved: dict[Index, dict[BootId, _Reserved]] = {}

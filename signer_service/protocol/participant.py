@@ -45,7 +45,7 @@ from signer_service.frost.keys import KeyPackage
 from signer_service.frost.nonces import Commitment, SigningNonces
 from signer_service.frost.signing import prepare, sign_share
 from signer_service.protocol.machine import Entropy, PeerArrived, PeersChanged, Sender, Tick, ToPeer, Transition
-from signer_service.protocol.nonce_pool import POOL_SIZE, SecretNonces
+from signer_service.protocol.nonce_pool import KEPT_SIZE, POOL_SIZE, SecretNonces
 from signer_service.protocol.package import group_hash, well_formed
 from signer_service.protocol.request_check import SKEW_MS, check_item, decline_reason
 from signer_service.protocol.view import EpochKeys, InternalSession, SigningView, ViewChanged
@@ -97,7 +97,7 @@ class ParticipantState:
         return len(self.nonces)
 
 
-def start(seat: Index, boot_id: BootId, wire: Wire, pool_size: int = POOL_SIZE) -> ParticipantState:
+def start(seat: Index, boot_id: BootId, wire: Wire, pool_size: int = KEPT_SIZE) -> ParticipantState:
     """A participant that has just started: no keys yet, no nonces of any earlier life."""
     return ParticipantState(seat, boot_id, wire, SecretNonces(pool_size), SigningView(seat))
 

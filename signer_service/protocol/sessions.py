@@ -86,8 +86,15 @@ class Round:
     group: SignGroup
     boots: Mapping[Index, BootId]
     sent_at: Instant
-    expires: Instant
+    patience_ms: int
+    """How long a seat may be silent."""
+    latest: Instant
+    """No seat is waited for any longer, whatever else it answers."""
     sessions: "list[Session]"
+    due: Instant = Instant(0)
+    """When it is next looked at."""
+    queued: Mapping[Index, int] = field(default_factory=dict)
+    """By seat, what it owed when the round was sent, this round included."""
     heard: set[Index] = field(default_factory=set)
     _hash: bytes = b""
 

@@ -145,7 +145,10 @@ class Signing:
         self._step_participant(Tick())
 
     def _tick_coordinator(self) -> None:
-        self._step_coordinator(Tick())
+        # What has come and not been taken yet is taken in this turn, and with it what is due: the answer before the
+        # time-out that it missed only because we were busy.
+        if not self._pending:
+            self._step_coordinator(Tick())
 
     def _guarded(self, call: Callable[[], None]) -> None:
         try:

@@ -40,7 +40,8 @@ from signer_service.protocol.machine import (
     Tick,
     ToAudit,
 )
-from signer_service.protocol.peers import Candidate, PeerBook, PeerStats
+from signer_service.protocol.nonce_pool import POOL_SIZE
+from signer_service.protocol.peers import FIRST_WINDOW, FORGET_MS, Candidate, PeerBook, PeerStats
 from signer_service.protocol.view import ViewChanged
 from tests.protocol.signing_world import KEY, START, WIRE, Asked, Dice, Pod, Weather, World
 from tests.protocol.test_signing_world import change_shares, messages, plus_one, silent
@@ -285,23 +286,40 @@ def test_a_revoked_request_whose_session_fails_is_left_to_its_new_owner(world: W
 # --- participants ----------------------------------------------------------------------------------------------------
 
 
-def test_more_than_p_sessions_are_never_outstanding_with_one_participant() -> None:
+def test_more_sessions_than_its_window_are_never_outstanding_with_one_participant() -> None:
     world = World(2, 2)
     world.run(300)
     for _ in range(6):
         world.ask_messages(1, *messages(64))
         world.run(30)
+    stats = world.up[Index(1)].coordinator.peers[Index(2)]
+    window = stats.window
+    assert FIRST_WINDOW < window <= POOL_SIZE, "whoever answers quickly may owe more"
     # It goes on giving nonces but answers no package: only the credit holds us back.
     world.adversaries[2] = silent
     most = 0
     for k in range(10):
         world.ask_messages(1, *messages(60, str(k)))
-        most = max(most, world.up[Index(1)].coordinator.peers[Index(2)].outstanding)
+        most = max(most, stats.outstanding)
         world.run(9)
-    assert most == 256
+    assert most == window
     world.adversaries.clear()
     world.run_until_answered()
-    assert world.up[Index(1)].coordinator.peers[Index(2)].outstanding == 0
+    world.run(FORGET_MS)
+    assert stats.outstanding == 0
+
+
+def test_a_peers_silence_is_late_after_four_times_p99_between_100_ms_and_a_second() -> None:
+    stats = PeerStats()
+    assert stats.timeout_ms() == 400
+    for _ in range(64):
+        stats.answered(5)
+    assert stats.timeout_ms() == 100
+    assert stats.timeout_ms(256) == 4 * 5 * (16 + 256) // 16, "a long queue takes longer than short ones did"
+    stats.answered(40)
+    assert stats.timeout_ms() == 160
+    stats.answered(900)
+    assert stats.timeout_ms() == 1_000
 
 
 def test_a_late_peer_is_preferred_less_for_a_second_doubling_to_thirty() -> None:
@@ -316,18 +334,6 @@ def test_a_late_peer_is_preferred_less_for_a_second_doubling_to_thirty() -> None
     stats.answered(5)
     stats.late(Instant(now))
     assert stats.late_until - now == 1_000
-
-
-def test_a_share_is_late_after_four_times_p99_between_100_and_400_ms() -> None:
-    stats = PeerStats()
-    assert stats.timeout_ms == 400
-    for _ in range(64):
-        stats.answered(5)
-    assert stats.timeout_ms == 100
-    stats.answered(40)
-    assert stats.timeout_ms == 160
-    stats.answered(900)
-    assert stats.timeout_ms == 400
 
 
 def test_the_least_bad_are_used_when_nobody_better_is_left() -> None:

@@ -220,6 +220,8 @@ def test_a_full_record_among_very_many_signers_still_fits_into_packages() -> Non
 
     feed(ViewChanged(SigningView(Index(1), {pod.edge_key_id: pod.public}, {}, (KEY,), {KEY: keys})))
     feed(PeersChanged({i: Peer(i, boot, False, {KEY: 1}) for i, boot in boots.items()}))
+    for seat in boots:
+        state.peers[seat].window = POOL_SIZE
     items = [pod.item(bytes(7_900), now) for _ in range(64)]
     feed(RequestArrived(Origin(0, 0), *pod.record(items)))
     now += 260
