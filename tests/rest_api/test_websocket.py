@@ -5,6 +5,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import socket as network
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -198,7 +199,12 @@ async def test_no_more_than_the_window_of_one_connection_is_under_way(pod: Pod, 
 
 async def raw_socket(pod: Pod) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """An open WebSocket whose other end does nothing by itself: it answers no ping and reads no further than told."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(pod.url.rpartition(":")[2]), limit=4096)
+    plain = network.socket()
+    # Little of what we do not read fits on our side, so the other side has to keep the rest.
+    plain.setsockopt(network.SOL_SOCKET, network.SO_RCVBUF, 4096)
+    plain.setblocking(False)
+    await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", int(pod.url.rpartition(":")[2])))
+    reader, writer = await asyncio.open_connection(sock=plain, limit=4096)
     writer.write(
         b"GET /sign/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
@@ -208,7 +214,7 @@ async def raw_socket(pod: Pod) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
 
 
 async def test_a_peer_that_answers_no_ping_is_cut_off(own_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sockets.UVICORN, "ws_ping_interval", 0.1)
+    monkeypatch.setitem(sockets.UVICORN, "ws_ping_interval", 2.0)
     monkeypatch.setitem(sockets.UVICORN, "ws_ping_timeout", 0.5)
     async with running_pod(own_world.settings()) as pod:
         registry = pod.server.config.app.state.services.sockets  # type: ignore[union-attr]
@@ -334,6 +340,22 @@ async def test_a_pod_that_drains_gives_the_answers_then_says_goodbye(own_world: 
             async with socket(pod):
                 pass
         assert refused.value.response.status_code == 503
+
+
+async def test_a_server_that_stops_ends_no_connection_before_its_answers(own_world: World) -> None:
+    held: list[Asked] = []
+    own_world.committee.all_do(held.append)
+    async with running_pod(own_world.settings()) as pod, socket(pod) as opened:
+        await opened.send(json.dumps({"id": "b", "text": "b"}))
+        await until(lambda: bool(held), "it is under way")
+        # As the process does when it is told to stop.
+        pod.gateway.drain(5)
+        pod.server.should_exit = True
+        await until(lambda: not pod.server.servers[0].is_serving(), "the server stops")
+        a_refusal(await ask(opened, {"id": "c", "text": "c"}), "c", 503, "shutting-down")
+        held[0].seat.sign(held[0])
+        assert (await answer(opened))["id"] == "b"
+        assert await closed(opened) == (1001, "this pod is going away; connect again")
 
 
 async def test_what_was_under_way_when_the_grace_ends_is_told_so(own_world: World) -> None:
