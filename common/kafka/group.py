@@ -76,6 +76,16 @@ class RealGroup(Owner):
         self._left.clear()
         self._hand_stores()
 
+    def close_client(self) -> None:
+        if self.connection.up():
+            super().close_client()
+            return
+        # With no broker nothing that is in flight can be finished, and closing would wait for the coordinator to
+        # answer a commit as long as our session lasts. It takes us for dead after just that time.
+        gone = frozenset(self._held)
+        self._let_go(gone)
+        self.connection.post(self._tell_lost, gone)
+
     def ours(self, records: list[Record]) -> list[Record]:
         # A rebalance can happen inside the very call that fetched the batch: records of a partition that has gone
         # belong to its next owner.
