@@ -12,6 +12,7 @@ from common.wire.messages import (
     CeremonyRecord,
     Erased,
     HealRequest,
+    OpenReason,
     Phase,
     PhaseVote,
 )
@@ -56,7 +57,8 @@ def agenda(state: CeremonyState, now: Instant) -> Agenda:
         return todo
     for key in state.log.keys.values():
         if key.key_id in state.opens:
-            todo.owe(state.opens[key.key_id], key.key_id, key.epoch, key.ended)
+            made = state.opens[key.key_id]
+            todo.owe(made, key.key_id, key.epoch, key.ended, made.reason is OpenReason.HEAL)
         if key.attempt is not None:
             _attempt(state, key.attempt, todo)
         _after_commit(state, key, todo)

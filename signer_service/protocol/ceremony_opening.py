@@ -41,31 +41,37 @@ def _open(state: CeremonyState, key: KeyLog, todo: Agenda, entropy: Entropy) -> 
     expected, committee = expected_open(state.log, key.key_id), dealing_committee(state.log, key.key_id)
     if not state.may_speak or expected is None or committee is None or state.seat not in committee.identities:
         return None
-    if any(seat == state.seat for seat, _ in key.opens):
-        return None
+    # One to heal and one for any other reason may stand beside each other: they are counted apart.
+    said = {each.reason is OpenReason.HEAL for seat, each in key.opens if seat == state.seat}
     kind, from_epoch, attempt, version = expected
     made = state.opens.get(key.key_id)
-    if made is not None and (made.kind, made.from_epoch, made.attempt, made.roster_version) == expected:
+    waits = made is not None and (made.reason is OpenReason.HEAL) not in said
+    if made is not None and waits and (made.kind, made.from_epoch, made.attempt, made.roster_version) == expected:
         return made
+    if said == {True, False}:
+        return None
     opened = state.opened.get(key.key_id)
     if opened is not None and not todo.due(opened + state.timing.min_interval_ms):
         return None
-    reason = _reason(state, key, todo)
+    reason = _reason(state, key, todo, said)
     if reason is None:
         return None
     why, evidence = reason
     return Open(key.key_id, kind, from_epoch, attempt, version, why, entropy(32), evidence)
 
 
-def _reason(state: CeremonyState, key: KeyLog, todo: Agenda) -> tuple[OpenReason, bytes] | None:
+def _reason(state: CeremonyState, key: KeyLog, todo: Agenda, said: set[bool]) -> tuple[OpenReason, bytes] | None:
+    """Why this seat opens now, and the evidence; ``said`` tells of its Opens that stand (True: to heal)."""
     if key.current is None and state.of_key(key.key_id).ever_held:
         return None  # The key exists: whatever the log says, this seat held a share of it.
     if key.ended and not todo.due(_ended_at(state, key, todo.now) + _back_off_ms(state, key.ended)):
         return None
+    if key.current is not None and True not in said and _heal_due(state, key, todo):
+        return OpenReason.HEAL, b""
+    if False in said:
+        return None
     if key.current is None:
         return (OpenReason.RETRY if key.ended else OpenReason.NO_KEY), b""
-    if _heal_due(state, key, todo):
-        return OpenReason.HEAL, b""
     if key.ended:
         return OpenReason.RETRY, b""
     newest = newest_committee(state.log, key.key_id)

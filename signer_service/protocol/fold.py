@@ -10,7 +10,8 @@ Rules, for each record:
 2. ``Roster``: the first of a higher version that the operator signed counts, whoever brought it, and ends every open
    ceremony. Every other record is judged by the right roster: Deal, Verdict and Ready of recipients by the newest,
    what holders say (Open, PhaseVote, Deal, Erased) by that of the epoch they hold.
-3. ``Open``: t equal ones of different seats open an attempt. Only what the fold itself expects next can be equal.
+3. ``Open``: t equal ones of different seats open an attempt. Only what the fold itself expects next can be equal; those
+   to heal are not equal to the others.
 4. ``Announce``, ``Deal``, ``Verdict`` of the open attempt: ``fold_phases``; ``Ready`` and ``PhaseVote``:
    ``fold_closing``.
 5. ``KeyRecord``, ``Erased``, ``HealRequest`` and late ``Ready``: ``fold_commit``.
@@ -121,14 +122,18 @@ def _open(state: LogState, said: Said, record: Open) -> Folded:
     expected = expected_open(state, record.key_id)
     if key is None or expected is None or _essence(record) != expected:
         return Folded(state, (fact("idle-open", said.offset, seat=said.seat),))
-    if any(seat == said.seat for seat, _ in key.opens):
+    # Those to heal and the others are counted apart: together with one honest Open to heal, a bad seat's could open a
+    # ceremony that heals nobody, again and again.
+    heals = record.reason is OpenReason.HEAL
+    equal = tuple(each for each in key.opens if (each[1].reason is OpenReason.HEAL) == heals)
+    if any(seat == said.seat for seat, _ in equal):
         return Folded(state)
-    opens = (*key.opens, (said.seat, record))
+    opens, equal = (*key.opens, (said.seat, record)), (*equal, (said.seat, record))
     old, new = dealing_committee(state, key.key_id), newest_committee(state, key.key_id)
-    if old is None or new is None or len(opens) < old.threshold:
+    if old is None or new is None or len(equal) < old.threshold:
         return Folded(state.with_key(replace(key, opens=opens)))
     attempt = Attempt(
-        open_id=transcript.open_id(opens),
+        open_id=transcript.open_id(equal),
         key_id=key.key_id,
         kind=record.kind,
         from_epoch=record.from_epoch,
@@ -138,7 +143,7 @@ def _open(state: LogState, said: Said, record: Open) -> Folded:
         new=new,
         old_shares=key.current.shares if key.current is not None else {},
         newcomers=_newcomers(key, new),
-        heal_seat=_heal_seat(key, new, opens),
+        heal_seat=_heal_seat(key, new, equal),
     )
     opened = fact("ceremony-opened", said.offset, key_id=key.key_id, kind=record.kind.value, attempt=record.attempt)
     return Folded(state.with_key(replace(key, opens=(), attempt=attempt)), (opened,))

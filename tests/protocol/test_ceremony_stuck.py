@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from dataclasses import replace
 
+import pytest
+
 from common.ids import Index, Instant, Offset, RecordId, RequestId
 from common.wire import codec
 from common.wire.envelope import edge_key_id, sign_request
@@ -232,3 +234,44 @@ def test_nothing_is_folded_once_the_log_was_lost() -> None:
     # Another log stands in the place of the one that was lost, and has grown past where this seat was.
     strange = LogRecord(Offset(state.log.offset + 1), b"of another log", None)
     assert ceremony.step(lost, strange, Instant(world.now), world.entropy).state.log == state.log
+
+
+# --- opening ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("threshold", "size"), [(2, 3), (3, 5)])
+def test_one_bad_seat_can_neither_hinder_healing_nor_turn_it_into_a_storm(threshold: int, size: int) -> None:
+    # Seat 1 always opens first, for no reason to heal, so that its Open and an honest one to heal would be t.
+    world = with_key(threshold, size)
+    world.seats[1].tamper = lambda record, _: [] if isinstance(record, Open) else [record]
+
+    def race() -> None:
+        key = world.key()
+        if key.attempt is None and all(seat != 1 for seat, _ in key.opens):
+            world.say(1, playbook.reshare_open(key.epoch, key.ended + 1, 1))
+        world.at(5, race)
+
+    world.lose_disk(size)
+    world.start(size)
+    race()
+    world.run(lambda: world.agrees(2), 60_000)
+    assert world.key().epoch == 2
+    world.run_for(10_000)
+    assert world.key().epoch == 2
+
+
+def test_a_seat_that_wants_a_refresh_may_still_join_those_who_want_to_heal() -> None:
+    world = with_key(3, 5)
+    world.lose_disk(5)
+    world.start(5)
+    # Four seats say that it is time, but two of these Opens get lost for long: no t of one mind.
+    late = {3, 4}
+    for index in late:
+        world.seats[index].tamper = lambda record, _: (
+            [] if isinstance(record, Open) and record.reason is not OpenReason.HEAL else [record]
+        )
+    world.run_for(1_000)
+    for index in (1, 2):
+        world.say(index, playbook.reshare_open(1, 1, 1))
+    world.run(lambda: world.agrees(2), 60_000)
+    playbook.every_subset_signs(world.keys_at())
