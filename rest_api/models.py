@@ -18,18 +18,38 @@ MAX_REFERENCE_CHARS = 256
 MAX_SOCKET_ID_CHARS = 64
 
 Text = Annotated[str | None, Field(description="The message as text; its UTF-8 bytes are signed.")]
-Data = Annotated[str | None, Field(description="The message as base64 (RFC 4648, standard alphabet, padded).")]
+CANONICAL_BASE64 = "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/][AQgw]==|[A-Za-z0-9+/]{2}[AEIMQUYcgkosw048]=)?$"
+"""What ``unbase64`` takes: padded, and no bit set beyond the last byte."""
+_BASE64 = {"pattern": CANONICAL_BASE64}
+Data = Annotated[
+    str | None,
+    Field(
+        description="The message as base64 (RFC 4648, standard alphabet, padded).",
+        json_schema_extra={"anyOf": [{"type": "string", **_BASE64}, {"type": "null"}]},
+    ),
+]
 KeyName = Annotated[str | None, Field(description="Which key signs; the service's first key if not given.")]
 
 
-def _example(*examples: dict[str, Any]) -> ConfigDict:
-    return ConfigDict(strict=True, extra="forbid", frozen=True, json_schema_extra={"examples": list(examples)})
+_STRING, _NULL = {"type": "string"}, {"type": "null"}
+_ONE_MESSAGE = {
+    "oneOf": [
+        {"required": ["text"], "properties": {"text": _STRING, "data": _NULL}},
+        {"required": ["data"], "properties": {"data": _STRING, "text": _NULL}},
+    ]
+}
+"""Exactly one of the two, in JSON Schema's words."""
+
+
+def _example(*examples: dict[str, Any], **schema: Any) -> ConfigDict:
+    extra = {"examples": list(examples), **schema}
+    return ConfigDict(strict=True, extra="forbid", frozen=True, json_schema_extra=extra)
 
 
 class SignRequest(BaseModel):
     """One message to sign: exactly one of ``text`` and ``data``, at most 64 KiB, and it may be empty."""
 
-    model_config = _example({"text": "hello"}, {"data": "aGVsbG8=", "key_id": "default"})
+    model_config = _example({"text": "hello"}, {"data": "aGVsbG8=", "key_id": "default"}, **_ONE_MESSAGE)
 
     text: Text = None
     data: Data = None
@@ -39,7 +59,9 @@ class SignRequest(BaseModel):
 class SocketRequest(SignRequest):
     """One message on the WebSocket: as a request to sign, and the client's own id for it, which comes back."""
 
-    model_config = _example({"id": "1", "text": "hello"}, {"id": "b-7", "data": "AAEC", "key_id": "default"})
+    model_config = _example(
+        {"id": "1", "text": "hello"}, {"id": "b-7", "data": "AAEC", "key_id": "default"}, **_ONE_MESSAGE
+    )
 
     id: Annotated[str, Field(min_length=1, max_length=MAX_SOCKET_ID_CHARS)]
 
@@ -56,7 +78,7 @@ class SocketToken(BaseModel):
 class BatchItem(BaseModel):
     """One message of a batch. ``reference`` is the caller's own name for it and comes back with the result."""
 
-    model_config = _example({"text": "hello", "reference": "row-1"})
+    model_config = _example({"text": "hello", "reference": "row-1"}, **_ONE_MESSAGE)
 
     text: Text = None
     data: Data = None
@@ -73,7 +95,12 @@ class BatchRequest(BaseModel):
         Field(
             min_length=1,
             max_length=MAX_BATCH_ITEMS,
-            json_schema_extra={"items": {"$ref": "#/components/schemas/BatchItem"}},
+            json_schema_extra={
+                "items": {
+                    "description": "A BatchItem is signed; anything else gets an error as its result.",
+                    "anyOf": [{"$ref": "#/components/schemas/BatchItem"}, {}],
+                }
+            },
         ),
     ]
     key_id: KeyName = None
@@ -87,14 +114,22 @@ class VerifyRequest(BaseModel):
             "text": "",
             "signature": "5VZDAMNgrHKQhuLMgG6CioSHfx645dl02HPgZSJJAVVfuIIVkKM7rMYeOXAc+bRr0lv18FlbviRlUUFDjnoQCw==",
             "public_key": "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=",
-        }
+        },
+        **_ONE_MESSAGE,
+        **{"not": {"required": ["key_id", "public_key"], "properties": {"key_id": _STRING, "public_key": _STRING}}},
     )
 
     text: Text = None
     data: Data = None
-    signature: Annotated[str, Field(description="base64 of 64 bytes")]
+    signature: Annotated[str, Field(description="base64 of 64 bytes", json_schema_extra=_BASE64)]
     key_id: KeyName = None
-    public_key: Annotated[str | None, Field(description="base64 of 32 bytes")] = None
+    public_key: Annotated[
+        str | None,
+        Field(
+            description="base64 of 32 bytes",
+            json_schema_extra={"anyOf": [{"type": "string", **_BASE64}, {"type": "null"}]},
+        ),
+    ] = None
 
 
 class _Answer(BaseModel):

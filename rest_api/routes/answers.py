@@ -2,7 +2,7 @@
 
 import base64
 import hashlib
-from typing import Any
+from typing import Any, Final
 
 import orjson
 from fastapi import Request
@@ -10,15 +10,18 @@ from starlette.responses import Response
 
 from common.ids import KeyId, RequestId
 from common.observability.tracing import TraceContext
-from common.wire.messages import Refused, Signed
+from common.wire.messages import MAX_DEADLINE_MS, Refused, Signed
 from rest_api import problems
 from rest_api.correlation import End
-from rest_api.dependencies import services, trace_given
+from rest_api.dependencies import TIMEOUT_HEADER, services, trace_given
 from rest_api.gateway.core import Gateway, Result
 from rest_api.models import ProblemBody
 from rest_api.problems import Problem
 
 JSON_BODY = "application/json"
+_RETRY_AFTER: Final = {
+    "Retry-After": {"description": "Seconds.", "schema": {"type": "integer", "minimum": 1}, "required": False}
+}
 
 
 def as_json(body: object, status: int = 200) -> Response:
@@ -78,9 +81,19 @@ def trace_of(request: Request) -> TraceContext | None:
 
 
 def body_of(model: str, media_type: str = JSON_BODY) -> dict[str, Any]:
-    """OpenAPI's requestBody for a route that reads its body itself."""
+    """OpenAPI's requestBody and headers for a route that reads them itself."""
     schema = {"$ref": f"#/components/schemas/{model}"}
-    return {"requestBody": {"required": True, "content": {media_type: {"schema": schema}}}}
+    return {
+        "requestBody": {"required": True, "content": {media_type: {"schema": schema}}},
+        "parameters": [
+            {
+                "name": TIMEOUT_HEADER,
+                "in": "header",
+                "description": "How long the caller waits, in milliseconds; by default as this pod's settings say.",
+                "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
+            }
+        ],
+    }
 
 
 def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
@@ -91,6 +104,7 @@ def problem_docs(*statuses: int) -> dict[int | str, dict[str, Any]]:
             "description": titles[status],
             "model": ProblemBody,
             "content": {problems.MEDIA_TYPE: {}},
+            **({"headers": _RETRY_AFTER} if status in {429, 503} else {}),
         }
         for status in statuses
     }

@@ -4,9 +4,9 @@ import base64
 import hashlib
 from collections import Counter
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
 from common.ids import KeyId
@@ -18,6 +18,7 @@ from rest_api.problems import Problem
 from rest_api.routes.answers import as_json, problem_docs
 
 router = APIRouter(tags=["keys"])
+KeyName = Annotated[str, Path(description="Which key.", examples=["default"])]
 
 _SPKI: Final = bytes.fromhex("302a300506032b6570032100")
 """RFC 8410, 4: SubjectPublicKeyInfo of Ed25519, up to the 32 bytes of the key."""
@@ -89,7 +90,7 @@ async def all_keys(request: Request) -> Response:
     summary="One public key",
     responses={200: {"model": KeyInfo}, **problem_docs(404, 503)},
 )
-async def one_key(request: Request, key_id: str) -> Response:
+async def one_key(request: Request, key_id: KeyName) -> Response:
     """Return one key."""
     gateway = services(request).gateway
     record = gateway.keys.believed(choose_key(request, key_id))
@@ -108,9 +109,10 @@ async def jwks(request: Request) -> Response:
 @router.post(
     "/v1/keys/{key_id}/refresh",
     summary="Ask for a refresh now",
+    status_code=202,
     responses=problem_docs(401, 403, 404, 429, 501, 503),
 )
-async def refresh(request: Request, key_id: str) -> Response:
+async def refresh(request: Request, key_id: KeyName) -> Response:
     """Ask the committee to replace the key's shares. The public key stays."""
     caller = identify(request)
     charge(request, caller)

@@ -183,7 +183,7 @@ async def _submit_all(request: Request, rows: list[_Row], key_id: KeyId, princip
     "/v1/verify",
     summary="Verify a signature",
     openapi_extra=body_of("VerifyRequest"),
-    responses={200: {"model": VerifyResponse}, **problem_docs(400, 404, 413, 415, 422, 429, 500, 503)},
+    responses={200: {"model": VerifyResponse}, **problem_docs(400, 404, 408, 413, 415, 422, 429, 500, 503)},
 )
 async def verify(request: Request) -> Response:
     """Say whether a signature is valid (strict RFC 8032) under a key of this service, or under any public key."""
