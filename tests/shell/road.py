@@ -36,6 +36,7 @@ from tests.brokers import Broker, until
 
 DEFAULT = KeyId("default")
 GARBAGE = b"not a record"
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Signers:
@@ -71,15 +72,23 @@ class Signers:
 
     def start(self, *seats: int) -> None:
         for seat in seats:
-            self.ports.setdefault(seat, _free_port())
-            with self.log(seat).open("ab") as log:
-                self.processes[seat] = subprocess.Popen(
-                    [sys.executable, "-m", "signer_service", "run"],
-                    env=self.environment(seat),
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=subprocess.STDOUT,
-                )
+            self._start(seat, "signer_service", "run")
+
+    def start_changed(self, seat: int, *what: str) -> None:
+        """A replica in which one thing is not as it should be: see ``tests.shell.changed``."""
+        self._start(seat, "tests.shell.changed", *what)
+
+    def _start(self, seat: int, module: str, *arguments: str) -> None:
+        self.ports.setdefault(seat, _free_port())
+        with self.log(seat).open("ab") as log:
+            self.processes[seat] = subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                env=self.environment(seat),
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
 
     def log(self, seat: int) -> Path:
         return self._logs / f"signer-{seat}.log"
