@@ -5,14 +5,13 @@ travels together. Audit goes out before the answer: what nobody wrote down must 
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from common.errors import BadInput, Unavailable
+from common.errors import BadInput
 from common.ids import Index, RequestId
-from common.kafka.port import Delivery, Headers, Producer, Record
+from common.kafka.port import Delivery, Producer, Record
 from common.observability.lines import Lines
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
@@ -50,6 +49,7 @@ from signer_service.protocol.machine import (
 )
 from signer_service.protocol.package import share_out
 from signer_service.shell.names import Names
+from signer_service.shell.patient_sender import PatientSender
 from signer_service.shell.records import RecordBook
 from signer_service.shell.traces import Traces
 
@@ -58,10 +58,6 @@ MOST_GRANTS: Final = 12
 """Of at most 256 commitments of 64 bytes: below 256 KiB with everything around them."""
 MOST_ANSWERS: Final = 2048
 """Of about 75 bytes each: below 256 KiB."""
-RETRY_S: Final = 0.05
-GIVE_UP_S: Final = 5.0
-"""As long as the producer itself tries."""
-
 REFUSALS_SAID: Final = 20
 """Refused items that get a line of their own in ten seconds; the rest are counted."""
 
@@ -84,18 +80,6 @@ class _ForPeer:
     grants: list[NonceGrant] = field(default_factory=list)
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """Something that found the producer full: it is tried again for a while."""
-
-    topic: str
-    value: bytes
-    partition: int | None
-    headers: Headers
-    final: Callable[[Delivery | None], None]
-    until: float
-
-
 class Outbox:
     """Gathers with ``put``, sends once per turn of the loop. On the event loop only."""
 
@@ -113,7 +97,7 @@ class Outbox:
         traces: Traces | None = None,
     ) -> None:
         self._loop = loop
-        self._producer = producer
+        self._sender = PatientSender(loop, producer, metrics)
         self._signer = signer
         self._names = names
         self._book = book
@@ -126,7 +110,6 @@ class Outbox:
         self._peers: dict[Index, _ForPeer] = {}
         self._replies: dict[Origin, _Reply] = {}
         self._audits: list[AuditEvent] = []
-        self._waiting: deque[_Waiting] = deque()
         self._scheduled = False
 
     def put(self, sends: Iterable[Outgoing]) -> None:
@@ -181,7 +164,7 @@ class Outbox:
     @property
     def idle(self) -> bool:
         """Whether nothing is gathered and nothing waits for the producer."""
-        return not (self._peers or self._replies or self._audits or self._waiting)
+        return not (self._peers or self._replies or self._audits) and self._sender.idle
 
     # --- to other replicas
 
@@ -212,11 +195,8 @@ class Outbox:
         for message in messages:
             value = seal(self._signer, topic, codec.encode(message))
             headers = self._traces.package(message) if isinstance(message, SignPackage) else ()
-            try:
-                self._producer.send(topic, value, partition=0, headers=headers, on_delivery=self._count)
-            except Unavailable:
-                # Lost like a record on the way: a session that misses it is begun anew with others.
-                self._metrics.kafka_delivery_failures.labels(topic=topic).inc()
+            # May be lost like a record on the way: a session that misses it is begun anew with others.
+            self._sender.send_once(topic, value, 0, headers)
 
     # --- answers and audit
 
@@ -268,7 +248,7 @@ class Outbox:
             return
         value = seal(self._signer, topic, codec.encode(answer))
         headers = (("record-id", answer.record_id.encode()), ("instance-id", answer.instance_id.encode()), *headers)
-        self._try(_Waiting(topic, value, 0, headers, on_final, self._give_up_at()))
+        self._sender.send(topic, value, 0, headers, on_final)
 
     def _send_audit(self, event: AuditEvent, final: Callable[[Delivery | None], None]) -> None:
         topic = self._names.audit
@@ -278,53 +258,7 @@ class Outbox:
             # Evidence can be as large as what it proves; the accusation must not be lost with it.
             bare = tuple(replace(entry, evidence=()) for entry in event.entries)
             value = seal(self._signer, topic, codec.encode(replace(event, entries=bare)))
-        self._try(_Waiting(topic, value, None, (), final, self._give_up_at()))
-
-    # --- the producer
-
-    def _try(self, item: _Waiting) -> None:
-        if self._waiting:
-            # Order: what waits goes first.
-            self._waiting.append(item)
-        elif not self._sent(item):
-            self._waiting.append(item)
-            self._loop.call_later(RETRY_S, self._retry)
-
-    def _retry(self) -> None:
-        now = self._loop.time()
-        while self._waiting:
-            item = self._waiting[0]
-            if not self._sent(item):
-                if now < item.until:
-                    self._loop.call_later(RETRY_S, self._retry)
-                    return
-                item.final(None)
-            self._waiting.popleft()
-
-    def _sent(self, item: _Waiting) -> bool:
-        """Whether it is dealt with: handed over, or hopeless. False: the producer is full."""
-
-        def on_delivery(delivery: Delivery) -> None:
-            self._count(delivery)
-            item.final(delivery)
-
-        try:
-            self._producer.send(
-                item.topic, item.value, partition=item.partition, headers=item.headers, on_delivery=on_delivery
-            )
-        except Unavailable as error:
-            if error.code == "producer-full":
-                return False
-            self._metrics.kafka_delivery_failures.labels(topic=item.topic).inc()
-            item.final(None)
-        return True
-
-    def _count(self, delivery: Delivery) -> None:
-        if delivery.error is not None:
-            self._metrics.kafka_delivery_failures.labels(topic=delivery.topic).inc()
-
-    def _give_up_at(self) -> float:
-        return self._loop.time() + GIVE_UP_S
+        self._sender.send(topic, value, None, (), final)
 
     def _schedule(self) -> None:
         if not self._scheduled:
