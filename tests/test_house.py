@@ -173,3 +173,16 @@ def test_make_says_in_one_line_that_python_is_too_old_or_missing(tmp_path: Path,
     assert len(said) == 1
     assert "needs Python 3.11 or newer" in said[0]
     assert not (tmp_path / ".venv").exists()
+
+
+def test_every_test_that_the_documents_name_exists() -> None:
+    """A claim whose test was renamed away is a claim that nobody defends."""
+    known = set()
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        known |= set(re.findall(r"def (test_\w+)\(", path.read_text()))
+    for document in ("SECURITY.md", "ARCHITECTURE.md", "README.md"):
+        text = (ROOT / document).read_text()
+        named = set(re.findall(r"`(test_\w+)`", text))
+        assert named <= known, (document, sorted(named - known))
+        paths = set(re.findall(r"`((?:tests|common|rest_api|signer_service|schemas|k8s|\.ci)/[\w./]*)`", text))
+        assert not [path for path in paths if not (ROOT / path).exists()], (document, paths)
