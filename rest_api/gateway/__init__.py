@@ -7,7 +7,7 @@
 ``records``        requests cut into records of at most 64 items and 512 KiB.
 ``key_directory``  the key records that this pod believes, and the committee that they name.
 ``room``           how much may be outstanding on the embedded broker.
-``lines``          log lines with a brake.
+``readers``        what is read, and from where on.
 ``beats``          our own beat, and whether another live pod claims our N.
 
 The outcome of a request is decided in ``rest_api.correlation``, which knows none of these.

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from common.ids import BootId, Instant, PodIndex
+from common.observability.logging import Logger
 from common.wire import codec
 from common.wire.messages import Presence, ReplicaState
 
@@ -38,8 +39,8 @@ class Pods:
     """
 
     def __init__(self, index: PodIndex, instance_id: BootId, started_ms: Instant, clock: Callable[[], float]) -> None:
-        self._index = index
-        self._instance_id = instance_id
+        self.index = index
+        self.instance_id = instance_id
         self._started_ms = started_ms
         self._clock = clock
         self._seq = 0
@@ -97,7 +98,7 @@ class Pods:
         return {
             instance_id: pod
             for instance_id, pod in self.pods.items()
-            if pod.index == self._index and instance_id != self._instance_id and now - pod.heard_at < CLAIM_LASTS_S
+            if pod.index == self.index and instance_id != self.instance_id and now - pod.heard_at < CLAIM_LASTS_S
         }
 
     def is_rival(self, instance_id: BootId) -> bool:
@@ -106,7 +107,7 @@ class Pods:
 
     def must_yield(self) -> bool:
         """A rival was here first (of two that began in the same millisecond, the lower instance id was)."""
-        ours = (self._started_ms, self._instance_id)
+        ours = (self._started_ms, self.instance_id)
         return any((pod.started_ms, instance_id) < ours for instance_id, pod in self.rivals().items())
 
     def listed(self) -> list[dict[str, str | int]]:
@@ -117,3 +118,27 @@ class Pods:
             {"index": pod.index, "instance_id": instance_id, "last_seen_ms": max(0, int((now - pod.heard_at) * 1000))}
             for instance_id, pod in found
         ]
+
+
+class RivalWatch:
+    """Says when another live pod takes our N, and when it is ours again."""
+
+    def __init__(self, pods: Pods, log: Logger) -> None:
+        self._pods = pods
+        self._log = log
+        self._rivals: frozenset[BootId] = frozenset()
+
+    def look(self) -> None:
+        """Now and then."""
+        rivals = frozenset(self._pods.rivals())
+        if rivals - self._rivals:
+            self._log.warning(
+                "another live pod has this pod's index: answers would go to either",
+                index=self._pods.index,
+                instance_id=self._pods.instance_id,
+                others=sorted(rivals),
+                ready=not self._pods.must_yield(),
+            )
+        elif self._rivals and not rivals:
+            self._log.info("this pod's index is its own again", index=self._pods.index)
+        self._rivals = rivals

@@ -17,7 +17,7 @@ from typing import Final, TypeAlias
 from common import ed25519
 from common.errors import Unavailable
 from common.ids import BootId, Index, Instant, KeyId, PodIndex, RequestId
-from common.kafka.port import End, Kafka, OnLost, Start, TailConsumer
+from common.kafka.port import Kafka
 from common.observability.lines import Lines
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
@@ -37,10 +37,11 @@ from common.wire.messages import (
 )
 from rest_api import correlation
 from rest_api.correlation import Completed, Correlation, Step
-from rest_api.gateway.beats import Pods
+from rest_api.gateway.beats import Pods, RivalWatch
 from rest_api.gateway.inbox import Inbox, Places
 from rest_api.gateway.key_directory import KeyDirectory
 from rest_api.gateway.outbox import Outbox, Sender, new_uuid
+from rest_api.gateway.readers import Readers
 from rest_api.gateway.room import EMBEDDED_ROOM_BYTES, Room
 from rest_api.gateway.routing import RoutingTable
 from rest_api.gateway.traces import Traces
@@ -52,7 +53,6 @@ TICKS_PER_SCAN: Final = 10
 STALL_S: Final = 0.5
 LIST_AFTER_S: Final = 1.5
 """After so long without three beats of anybody, nobody is there: the table is as good as it will be."""
-RECONNECT_S: Final = 1.0
 FLUSH_S: Final = 2.0
 OUTAGE_GRACE_S: Final = 1.0
 """What is pending has no more than this while no broker answers: its answers cannot come."""
@@ -120,8 +120,8 @@ class Gateway:
         self._view = _View(self.routing, keys)
 
         prefix = kafka.settings.topic_prefix
-        self._own_topic = topics.responses(prefix, config.index)
-        self._reply_to = self._own_topic.name
+        own_topic = topics.responses(prefix, config.index)
+        self._reply_to = own_topic.name
         self._places = Places(
             replies=self._reply_to,
             presence=topics.presence(prefix).name,
@@ -162,13 +162,12 @@ class Gateway:
             self._answered,
             self._send_beat,
         )
-        self._tails: list[TailConsumer] = []
+        self._readers = Readers(kafka, own_topic, self._places, self._inbox, self._lines, self._loop.time)
         self._tasks: list[asyncio.Task[None]] = []
         self._futures: dict[RequestId, asyncio.Future[Result]] = {}
-        self._positioned_at: float | None = None
         self._last_turn = self._loop.time()
         self._queue_wait_ms = 0
-        self._rivals: frozenset[BootId] = frozenset()
+        self._rivals = RivalWatch(self.pods, self._logger)
         self.draining = asyncio.Event()
         self._closed = False
 
@@ -188,41 +187,9 @@ class Gateway:
             self._on_fatal(f"a task of the gateway died: {type(error).__name__}")
 
     async def _connect(self) -> None:
-        while True:
-            try:
-                await self._position()
-            except Unavailable as error:
-                self._lines.warn("cannot reach the topics yet", code=error.code, detail=error.detail)
-                await asyncio.sleep(RECONNECT_S)
-            else:
-                self._positioned_at = self._loop.time()
-                self._lines.info("positioned", topic=self._reply_to, instance_id=self.instance_id)
-                self._send_beat()
-                return
-
-    async def _position(self) -> None:
-        admin = self._kafka.admin()
-        try:
-            await admin.ensure([self._own_topic])
-        finally:
-            await admin.close()
-        tails = [
-            self._kafka.tail({self._reply_to: End(), self._places.presence: End()}, self._inbox.deliver),
-            self._kafka.tail(
-                {self._places.keys: Start()},
-                self._inbox.deliver_keys,
-                on_lost=OnLost.ERROR,
-                on_reset_error=self._inbox.lost_keys,
-            ),
-        ]
-        try:
-            for tail in tails:
-                await tail.start()
-        except BaseException:
-            for tail in tails:
-                await tail.close()
-            raise
-        self._tails = tails
+        await self._readers.open()
+        self._lines.info("positioned", topic=self._reply_to, instance_id=self.instance_id)
+        self._send_beat()
 
     def drain(self, grace_s: float) -> None:
         """Take no more requests; what is pending has ``grace_s`` to come, then it is told that we go away."""
@@ -246,7 +213,7 @@ class Gateway:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._producer.flush(FLUSH_S if self._kafka.up() else 0)
-        await asyncio.gather(*(tail.close() for tail in self._tails), self._producer.close())
+        await asyncio.gather(self._readers.close(), self._producer.close())
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -258,7 +225,7 @@ class Gateway:
         """
         if self.draining.is_set():
             raise Unavailable("shutting-down", "this pod is going away; another one will take the request")
-        if self._positioned_at is None:
+        if self._readers.positioned_at is None:
             raise Unavailable("not-ready", "this pod has not found its place in its topics yet")
         if not self._kafka.up():
             raise Unavailable("broker-unavailable", "the message broker cannot be reached")
@@ -370,18 +337,7 @@ class Gateway:
         self.pods.forget()
         self._apply(self._correlation.scan(self._view))
         self._queue_wait_ms = self.routing.queue_wait_ms()
-        rivals = frozenset(self.pods.rivals())
-        if rivals - self._rivals:
-            self._logger.warning(
-                "another live pod has this pod's index: answers would go to either",
-                index=self._config.index,
-                instance_id=self.instance_id,
-                others=sorted(rivals),
-                ready=not self.pods.must_yield(),
-            )
-        elif self._rivals and not rivals:
-            self._lines.info("this pod's index is its own again", index=self._config.index)
-        self._rivals = rivals
+        self._rivals.look()
 
     async def _beat_for_ever(self) -> None:
         while True:
@@ -389,7 +345,7 @@ class Gateway:
             await asyncio.sleep(self._config.beat_interval_s)
 
     def _send_beat(self) -> None:
-        if self._positioned_at is None:
+        if self._readers.positioned_at is None:
             return
         draining = self.draining.is_set()
         state = ReplicaState.DRAINING if draining else ReplicaState.READY
@@ -413,9 +369,9 @@ class Gateway:
         wrong: dict[str, str] = {}
         if self.draining.is_set():
             wrong["draining"] = "this pod is going away"
-        if self._positioned_at is None:
+        if self._readers.positioned_at is None:
             wrong["position"] = f"not positioned on {self._reply_to}"
-        elif not self.routing.settled() and self._loop.time() - self._positioned_at < LIST_AFTER_S:
+        elif not self.routing.settled() and self._loop.time() - self._readers.positioned_at < LIST_AFTER_S:
             wrong["presence"] = "listening for the signers"
         if not self._kafka.up():
             wrong["broker"] = "cannot be reached"

@@ -1,0 +1,73 @@
+"""What a pod reads, and from where on: its own answers and the beats from now, the key records from the beginning.
+
+Positioned before the first request is taken, so that no answer can be missed.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import Final
+
+from common.errors import Unavailable
+from common.kafka.port import End, Kafka, OnLost, Start, TailConsumer
+from common.observability.lines import Lines
+from common.wire.topics import TopicSpec
+from rest_api.gateway.inbox import Inbox, Places
+
+RECONNECT_S: Final = 1.0
+
+
+class Readers:
+    """Opened once, however long it takes. On the event loop only."""
+
+    def __init__(
+        self, kafka: Kafka, own_topic: TopicSpec, places: Places, inbox: Inbox, lines: Lines, clock: Callable[[], float]
+    ) -> None:
+        self._kafka = kafka
+        self._own_topic = own_topic
+        self._places = places
+        self._inbox = inbox
+        self._lines = lines
+        self._clock = clock
+        self._tails: list[TailConsumer] = []
+        self.positioned_at: float | None = None
+        """Since when nothing can be missed, by ``clock``; None: not yet."""
+
+    async def open(self) -> None:
+        """Return when every reader stands in its place."""
+        while True:
+            try:
+                await self._position()
+            except Unavailable as error:
+                self._lines.warn("cannot reach the topics yet", code=error.code, detail=error.detail)
+                await asyncio.sleep(RECONNECT_S)
+            else:
+                self.positioned_at = self._clock()
+                return
+
+    async def _position(self) -> None:
+        admin = self._kafka.admin()
+        try:
+            await admin.ensure([self._own_topic])
+        finally:
+            await admin.close()
+        tails = [
+            self._kafka.tail({self._places.replies: End(), self._places.presence: End()}, self._inbox.deliver),
+            self._kafka.tail(
+                {self._places.keys: Start()},
+                self._inbox.deliver_keys,
+                on_lost=OnLost.ERROR,
+                on_reset_error=self._inbox.lost_keys,
+            ),
+        ]
+        try:
+            for tail in tails:
+                await tail.start()
+        except BaseException:
+            for tail in tails:
+                await tail.close()
+            raise
+        self._tails = tails
+
+    async def close(self) -> None:
+        """Read no more."""
+        await asyncio.gather(*(tail.close() for tail in self._tails))
