@@ -1,9 +1,10 @@
-"""What goes out: the requests of one turn of the loop together, as one signed record per chosen replica."""
+"""What goes out: the requests of a turn of the loop, or of a few ms, together as one signed record for a replica."""
 
 import asyncio
 import secrets
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Final
 from uuid import UUID
 
 from common.errors import SignerFlowError
@@ -11,6 +12,7 @@ from common.ids import BootId, EdgeKeyId, Index, RecordId, RequestId
 from common.kafka.port import Delivery, Producer
 from common.observability.lines import Lines
 from common.observability.metrics import Metrics
+from common.pacing import Pace
 from common.secret import Secret
 from common.wire.messages import SignItem
 from rest_api.correlation import Correlation, Resend, Step
@@ -18,6 +20,9 @@ from rest_api.gateway import records
 from rest_api.gateway.room import Room
 from rest_api.gateway.routing import Route, RoutingTable
 from rest_api.gateway.traces import Traces
+
+GATHER_S: Final = 0.004
+"""What comes within this time of the last record waits for the next. It stays together on its whole way and back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +37,7 @@ class Sender:
 
 
 class Outbox:
-    """Gathers with ``put`` and ``put_again``; sends at the end of the turn. On the event loop only.
+    """Gathers with ``put`` and ``put_again``; sends at the end of the turn, or soon. On the event loop only.
 
     Args:
         sender: Goes into each record.
@@ -70,34 +75,28 @@ class Outbox:
         self._apply = apply
         self._fresh: list[SignItem] = []
         self._again: list[Resend] = []
-        self._flush_is_due = False
+        self._pace = Pace(self._loop, GATHER_S, self._flush)
 
     def put(self, item: SignItem) -> None:
         """A new request."""
         self._fresh.append(item)
-        self._schedule()
+        self._pace.ask()
 
     def put_again(self, resends: Iterable[Resend]) -> None:
         """Requests that another seat must be asked for."""
         self._again.extend(resends)
-        self._schedule()
+        self._pace.ask()
 
     def retry(self) -> None:
         """Try again what found no room. To be called now and then."""
         if self._fresh:
-            self._schedule()
+            self._pace.ask()
 
     def forget(self, request_id: RequestId) -> None:
         """The request has ended."""
         self._room.give(request_id)
 
-    def _schedule(self) -> None:
-        if not self._flush_is_due:
-            self._flush_is_due = True
-            self._loop.call_soon(self._flush)
-
     def _flush(self) -> None:
-        self._flush_is_due = False
         fresh, self._fresh = self._fresh, []
         for chunk in records.cut(fresh):
             route = self._route(frozenset())

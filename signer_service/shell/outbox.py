@@ -1,4 +1,4 @@
-"""What the signing machines want sent, gathered over one turn of the loop, in as few records as the limits allow.
+"""What the signing machines want sent, gathered for a turn of the loop or 2 ms, in as few records as the limits allow.
 
 One envelope signature and one record cost the same for one session as for hundreds, so what many steps say to one seat
 travels together. Audit goes out before the answer: what nobody wrote down must not be seen outside.
@@ -15,6 +15,7 @@ from common.kafka.port import Delivery, Producer, Record
 from common.observability.lines import Lines
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
+from common.pacing import Pace
 from common.wire import codec
 from common.wire.envelope import Signer, seal
 from common.wire.messages import (
@@ -53,6 +54,8 @@ from signer_service.shell.patient_sender import PatientSender
 from signer_service.shell.records import RecordBook
 from signer_service.shell.traces import Traces
 
+GATHER_S: Final = 0.002
+"""What is ready within this time of the last record waits for the next."""
 MOST_WANTS: Final = 256
 MOST_GRANTS: Final = 12
 """Of at most 256 commitments of 64 bytes: below 256 KiB with everything around them."""
@@ -81,7 +84,7 @@ class _ForPeer:
 
 
 class Outbox:
-    """Gathers with ``put``, sends once per turn of the loop. On the event loop only."""
+    """Gathers with ``put``, sends at the end of the turn or soon. On the event loop only."""
 
     def __init__(
         self,
@@ -96,7 +99,6 @@ class Outbox:
         on_bug: Callable[[BaseException], None],
         traces: Traces | None = None,
     ) -> None:
-        self._loop = loop
         self._sender = PatientSender(loop, producer, metrics)
         self._signer = signer
         self._names = names
@@ -110,10 +112,10 @@ class Outbox:
         self._peers: dict[Index, _ForPeer] = {}
         self._replies: dict[Origin, _Reply] = {}
         self._audits: list[AuditEvent] = []
-        self._scheduled = False
+        self._pace = Pace(loop, GATHER_S, self._turn)
 
     def put(self, sends: Iterable[Outgoing]) -> None:
-        """Take what one step wants sent. It leaves at the end of this turn of the loop."""
+        """Take what one step wants sent: it leaves at the end of this turn, or ``GATHER_S`` after what left last."""
         audits: dict[str, AuditEvent] = {}
         for each in sends:
             if isinstance(each, ToPeer):
@@ -143,7 +145,7 @@ class Outbox:
             else:
                 raise TypeError(f"{type(each).__name__} is not for a signing machine to send")
         self._audits += audits.values()
-        self._schedule()
+        self._pace.ask()
 
     def flush(self) -> None:
         """Send everything now."""
@@ -260,13 +262,7 @@ class Outbox:
             value = seal(self._signer, topic, codec.encode(replace(event, entries=bare)))
         self._sender.send(topic, value, None, (), final)
 
-    def _schedule(self) -> None:
-        if not self._scheduled:
-            self._scheduled = True
-            self._loop.call_soon(self._turn)
-
     def _turn(self) -> None:
-        self._scheduled = False
         try:
             self.flush()
         except Exception as bug:  # noqa: BLE001 - what our own machines made cannot be sent: the process ends
