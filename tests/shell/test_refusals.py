@@ -110,21 +110,69 @@ def test_a_state_directory_in_use_is_left_to_its_user(root: Path) -> None:
         refused(root, "another process", error=Unavailable)
 
 
-def test_the_refusal_is_one_line_on_standard_error_and_exit_code_2(root: Path) -> None:
-    (root / "keys/seats/1/sealing.key").chmod(0o644)
+def refusal(root: Path) -> str:
+    """What the real process says when it refuses to start: one line, and exit code 2."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SIGNER_")}
-    command = [sys.executable, "-m", "signer_service"]
     done = subprocess.run(
-        [*command, "run"],
+        [sys.executable, "-m", "signer_service", "run"],
         env=inherited | variables(root),
         check=False,
         capture_output=True,
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
-    assert "sealing.key" in done.stderr
-    assert "chmod 600" in done.stderr
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done.stderr
+    return done.stderr
+
+
+def test_the_refusal_is_one_line_on_standard_error_and_exit_code_2(root: Path) -> None:
+    (root / "keys/seats/1/sealing.key").chmod(0o644)
+    said = refusal(root)
+    assert "sealing.key" in said
+    assert "chmod 600" in said
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        ("cut", "does not open: it was cut or changed"),
+        ("flipped", "does not open: it was cut or changed"),
+        ("of another seat", "is of another seat: 2, here it is 1"),
+        ("of another key", "is of another key: 'other', here it is 'default'"),
+        ("of another epoch", "is of another epoch or moment than the journal"),
+    ],
+)
+def test_a_replica_with_a_wrong_share_file_says_which_and_what_to_do_and_ends(
+    root: Path, damage: str, words: str
+) -> None:
+    share = root / "state/shares/default"
+    roster = (root / "keys/roster.avro").read_bytes()
+    trust = make_log_trust("", (root / "keys/operator.pub").read_bytes())
+    state = ceremony.step(
+        ceremony.start(Index(1), trust, CeremonyTiming()), RosterFile(roster), Instant(1), os.urandom
+    ).state
+    kept = []
+    directory = StateDir.open(root / "state", sealer(root))
+    directory.load()
+    for epoch in (7, 8):
+        directory.save(Saved(durable(state).public, {KeyId("default"): Secret(_share(epoch))}))
+        kept.append(share.read_bytes())
+    directory.close()
+    before, now = kept
+    share.write_bytes(
+        {
+            "cut": now[:-1],
+            "flipped": now[:-1] + bytes([now[-1] ^ 1]),
+            "of another seat": sealer(root, 2).seal("share", "default", _share()),
+            "of another key": sealer(root).seal("share", "other", _share()),
+            "of another epoch": before,
+        }[damage]
+    )
+    said = refusal(root)
+    assert said.startswith(f"signer_service: {share} {words}")
+    assert said.endswith(
+        "put the right file back, or move the whole state directory away and let the replica be healed\n"
+    )
 
 
 def test_without_sealing_key_a_replica_starts_only_when_told_that_this_is_insecure(root: Path) -> None:
@@ -157,6 +205,6 @@ def test_inspect_tells_what_a_directory_holds_and_refuses_what_is_damaged(root: 
         inspect(root / "state", root / "keys/seats/1", root / "keys/operator.pub", 2)
 
 
-def _share() -> bytes:
-    held = HeldShare(Epoch(7), Secret(Scalar(12345)), bytes(32))
+def _share(epoch: int = 7) -> bytes:
+    held = HeldShare(Epoch(epoch), Secret(Scalar(12345)), bytes(32))
     return pack(KeySecrets, KeySecrets(KeyId("default"), (held,), ever_held=True))
