@@ -20,7 +20,8 @@ from common.wire.messages import (
     Role,
 )
 from common.wire.transcript import LOG_START_HASH, next_log_hash
-from signer_service.protocol.fold import Folded, fold
+from signer_service.protocol.findings import Folded
+from signer_service.protocol.fold import fold
 from signer_service.protocol.log_state import HASH_PREFIX, WINDOW, LogState
 from signer_service.protocol.snapshot import pack, unpack
 from tests import playbook
