@@ -8,7 +8,7 @@ from common.errors import Bug
 from common.ids import MAX_INDEX, Index
 from common.secret import Secret
 from signer_service.frost.errors import DuplicateIdentifier, InvalidCommitment, UnknownIdentifier
-from signer_service.frost.group import ELEMENT_BYTES, Element, Scalar, base_mul, decode_element, encode_scalar
+from signer_service.frost.group import ELEMENT_BYTES, IDENTITY, Element, Scalar, base_mul, decode_element, encode_scalar
 from signer_service.frost.hashing import h3
 
 RANDOMNESS_BYTES: Final = 32
@@ -37,6 +37,23 @@ class Commitment:
         if len(data) != COMMITMENT_BYTES:
             raise InvalidCommitment(f"a commitment has {COMMITMENT_BYTES} bytes, not {len(data)}")
         return cls(decode_element(data[:ELEMENT_BYTES]), decode_element(data[ELEMENT_BYTES:]))
+
+    @classmethod
+    def to_multiply(cls, data: bytes) -> "Commitment":
+        """Decode a received commitment whose binding half is multiplied before anything else is done with it. 35 us.
+
+        libsodium's point multiplication itself refuses (``RuntimeError``) what is not canonical, not on the curve, of
+        small order or outside the prime-order subgroup. The identity is the exception: our ``mul`` takes it for a
+        computed zero and never asks libsodium. The hiding half is only added, and addition checks nothing.
+
+        Raises:
+            InvalidCommitment: not 64 bytes.
+            InvalidElement: the hiding half is no element, or the binding half is the identity.
+        """
+        binding = data[ELEMENT_BYTES:]
+        if len(data) != COMMITMENT_BYTES or binding == IDENTITY:
+            return cls.from_bytes(data)
+        return cls(decode_element(data[:ELEMENT_BYTES]), Element(binding))
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from common.wire.messages import (
 from signer_service.frost.group import ORDER
 from signer_service.protocol.blame import check_blame_evidence
 from signer_service.protocol.machine import Answer, Peer, PeersChanged, ToAudit, ToPeer
+from signer_service.protocol.package import group_hash
 from tests.protocol.signing_world import (
     STORM,
     WIRE,
@@ -344,22 +345,46 @@ def test_a_slow_seat_is_used_less_than_a_fast_one() -> None:
     assert fast > 30
 
 
-def test_a_commitment_that_is_no_point_is_blamed_and_never_used() -> None:
+NO_POINT = b"\x02" + bytes(31)
+ORDER_2 = b"\xec" + b"\xff" * 30 + b"\x7f"
+IDENTITY = b"\x01" + bytes(31)
+
+
+@pytest.mark.parametrize(("n", "t"), SIZES)
+@pytest.mark.parametrize("point", [NO_POINT, ORDER_2, IDENTITY], ids=["no-point", "order-2", "identity"])
+@pytest.mark.parametrize("half", ["hiding", "binding"])
+def test_a_commitment_that_is_no_element_is_blamed_on_who_made_it_and_on_nobody_else(
+    n: int, t: int, half: str, point: bytes
+) -> None:
+    def share(declined: Share | Declined) -> Share:
+        packages = (sent.message for _, sent in world.sent if isinstance(sent.message, SignPackage))
+        groups = (group for package in packages for group in package.groups)
+        group = next(g for g in groups if declined.session_id in {session.session_id for session in g.sessions})
+        return Share(declined.session_id, bytes(32), group_hash(group))
+
     def adversary(send: ToPeer) -> Iterable[ToPeer]:
+        if isinstance(send.message, SignatureShares) and send.seat == 1:
+            # It has no nonces for what it gave out, and says that it signed all the same.
+            return [ToPeer(send.seat, SignatureShares(tuple(map(share, send.message.answers))))]
         if not isinstance(send.message, NonceBatch):
             return [send]
         grant = send.message.grants[0]
-        bad = (b"\x02" + bytes(31) + grant.commitments[0][32:], *grant.commitments[1:])
+        bad = tuple(point + raw[32:] if half == "hiding" else raw[:32] + point for raw in grant.commitments)
         return [ToPeer(send.seat, NonceBatch((replace(grant, commitments=bad),)))]
 
-    world = World(3, 2, adversaries={2: adversary})
+    world = World(n, t, adversaries={2: adversary})
     world.run(300)
-    world.ask_messages(1, *messages(3))
+    for k in range(6):
+        world.ask_messages(1, *messages(3, str(k)))
+        world.run(50)
     world.run_until_answered()
-    assert {signed.signers for signed in world.signed().values()} == {(1, 3)}
+    assert all_signed(world)
+    assert not any(2 in signed.signers for signed in world.signed().values())
     blames = [entry for _, entry in world.audit if entry.kind is AuditKind.BLAME]
     assert blames
     assert {check_blame_evidence(e, WIRE, world.identity_keys, world.committee.public) for e in blames} == {2}
+    peers = world.up[Index(1)].coordinator.peers
+    assert not any(peers[Index(seat)].late_until for seat in range(3, n + 1)), "whoever was shown it did no wrong"
 
 
 # --- epochs ----------------------------------------------------------------------------------------------------------
