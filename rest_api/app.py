@@ -25,6 +25,7 @@ from common.observability.spans import Spans
 from rest_api import problems
 from rest_api.callers import Callers
 from rest_api.dependencies import Batches, Services
+from rest_api.direct import DirectRoutes
 from rest_api.gateway.core import Gateway, GatewayConfig
 from rest_api.health import liveness, readiness
 from rest_api.middleware import EveryRequest
@@ -76,6 +77,9 @@ def create_app(
         lifespan=_lifespan(settings, trust, callers, metrics, on_fatal, spans),
         telemetry=_telemetry(spans),
     )
+    if spans is None:
+        # With spans the router is asked always: the framework names a request's span by the route that it found.
+        app.add_middleware(DirectRoutes, posts=sign.DIRECT)
     app.add_middleware(EveryRequest, metrics=metrics, hosts=settings.hosts, spans=spans)
     app.add_exception_handler(Problem, _problem)
     app.add_exception_handler(HTTPException, _http_exception)

@@ -168,10 +168,12 @@ class Callers:
             peer: Who is at the other end of the connection.
             forwarded_for: The X-Forwarded-For headers, in order.
         """
+        hops = [hop for line in forwarded_for for hop in line.split(",")]
+        if not hops:
+            return _counted_as(peer or "")
         nearest = _address(peer or "")
         if nearest is None:
             return "unknown"
-        hops = [hop for line in forwarded_for for hop in line.split(",")]
         for hop in reversed(hops[-MOST_FORWARDED:]):
             if not self._is_proxy(nearest):
                 break
@@ -179,10 +181,7 @@ class Callers:
             if found is None:
                 break
             nearest = found
-        if nearest.version == 6:
-            # A customer is given a /64 at least: one address of it is no identity.
-            return str(ipaddress.ip_network((nearest, 64), strict=False))
-        return str(nearest)
+        return _shown(nearest)
 
     def _is_proxy(self, address: Address) -> bool:
         return any(address.version == network.version and address in network for network in self._proxies)
@@ -212,6 +211,19 @@ class Callers:
 
     def _take(self, tokens: Iterable[Token]) -> None:
         self._tokens = {token.sha256: token for token in tokens}
+
+
+def _shown(address: Address) -> str:
+    if address.version == 6:
+        # A customer is given a /64 at least: one address of it is no identity.
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    return str(address)
+
+
+@functools.lru_cache(maxsize=1024)
+def _counted_as(peer: str) -> str:
+    address = _address(peer)
+    return "unknown" if address is None else _shown(address)
 
 
 @functools.lru_cache(maxsize=1024)

@@ -73,7 +73,11 @@ class Services:
 
 def services(request: HTTPConnection) -> Services:
     """The services of the app that serves this request."""
-    return cast(Services, request.app.state.services)
+    scope = request.scope
+    found = scope.get("signer_flow.services")
+    if found is None:
+        found = scope["signer_flow.services"] = request.app.state.services
+    return cast(Services, found)
 
 
 def new_request_id() -> RequestId:

@@ -7,13 +7,13 @@ import re
 import time
 from typing import Final
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.observability.lines import Lines
-from common.observability.logging import get_logger
+from common.observability.logging import get_logger, says_debug
 from common.observability.metrics import Metrics
 from common.observability.spans import Spans
 from common.observability.tracing import HEADER as TRACE_HEADER
@@ -25,6 +25,9 @@ from rest_api.problems import Problem
 from rest_api.token_file import ANONYMOUS
 
 ID_HEADER: Final = "X-Request-Id"
+_ID: Final = b"x-request-id"
+_TRACE: Final = TRACE_HEADER.encode()
+_ALWAYS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _REFUSED: Final = frozenset({401, 403, 429})
 LEAST_FAILURE: Final = 500
@@ -65,13 +68,11 @@ class EveryRequest:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                out = MutableHeaders(raw=message["headers"])
-                out[ID_HEADER] = shown
-                out["X-Content-Type-Options"] = "nosniff"
-                out["Referrer-Policy"] = "same-origin"
+                # Nobody further in sets one of these.
+                out = message["headers"] = [*message["headers"], (_ID, shown.encode("latin-1")), *_ALWAYS]
                 trace = trace_given(scope) if self._spans is None else self._spans.current()
                 if trace is not None:
-                    out[TRACE_HEADER] = format_traceparent(trace)
+                    out.append((_TRACE, format_traceparent(trace).encode()))
                 self._count(scope, status, began)
                 self._tell(scope, status, trace)
             await send(message)
@@ -116,6 +117,8 @@ class EveryRequest:
         return bool(colon) and port.isdigit() and bare in self._hosts
 
     def _tell(self, scope: Scope, status: int, trace: TraceContext | None) -> None:
+        if status < LEAST_FAILURE and status not in _REFUSED and not says_debug(__name__):
+            return
         known = {
             "request_id": scope["signer_flow.request_id"],
             "trace_id": _id_of(trace),

@@ -44,6 +44,11 @@ def get_logger(name: str) -> Logger:
     return logger
 
 
+def says_debug(name: str) -> bool:
+    """Whether that logger's debug lines are shown: where one would be made for every request, ask first."""
+    return logging.getLogger(name).isEnabledFor(logging.DEBUG)
+
+
 def configure(format: LogFormat, level: str, service: str, index: int, stream: TextIO | None = None) -> None:  # noqa: A002
     """Send every log line of this process to ``stream`` (standard error by default), and uncaught exceptions with them.
 

@@ -204,3 +204,7 @@ async def verify(request: Request) -> Response:
     except BadInput as error:
         raise of_bad_input(error) from None
     return as_json({"valid": ed25519.verify(public_key, message, signature)})
+
+
+DIRECT: Final = {"/v1/sign": sign, "/v1/sign/batch": sign_batch}
+"""What ``DirectRoutes`` answers."""
