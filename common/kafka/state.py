@@ -13,6 +13,9 @@ from collections.abc import Mapping
 from common.kafka.port import Hooks, KafkaSettings
 from common.kafka.trouble import Trouble
 
+SETTLE_S = 0.25
+"""What comes this soon after the last broker went was fetched or delivered before: no evidence that one is back."""
+
 _logger = logging.getLogger(__name__)
 
 
@@ -88,6 +91,7 @@ class Witness:
         self.connection = connection
         self.name = name
         self._last: bool | None = None
+        self._down_at = -SETTLE_S
         self._ended = False
 
     def fatal(self, detail: str) -> None:
@@ -102,7 +106,7 @@ class Witness:
 
     def seen_up(self) -> None:
         """A broker has answered. Cheap when nothing changes."""
-        if self._last is not True:
+        if self._last is not True and time.monotonic() - self._down_at >= SETTLE_S:
             self._last = True
             self.connection.post(self.connection.tell, self.name, True)
 
@@ -114,6 +118,7 @@ class Witness:
         """No broker can be reached."""
         if self._last is not False:
             self._last = False
+            self._down_at = time.monotonic()
             self.connection.post(self.connection.tell, self.name, False)
 
     def statistics(self, text: str) -> None:

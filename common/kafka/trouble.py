@@ -34,7 +34,12 @@ class Trouble:
         self._clock = clock
         self._at = settings.bootstrap
         bootstrap, security = (f"{settings.variables}KAFKA_{name}" for name in ("BOOTSTRAP", "SECURITY_FILE"))
-        self._unreachable = f"is Kafka running there, and is {bootstrap} right?"
+        protocol = settings.security.get("security.protocol")
+        self._unreachable = (
+            f"is Kafka running there, and is {bootstrap} right?"
+            if protocol is None
+            else f"is Kafka there, with {protocol}, and are {bootstrap} and the file named by {security} right?"
+        )
         self._remedies = {
             "host": f"its host name is not known: correct {bootstrap}",
             "credentials": f"it refuses who we say we are: correct sasl.* in the file named by {security}",

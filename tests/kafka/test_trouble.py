@@ -1,7 +1,9 @@
 """What a person reads of a broker that is away, or that will not have us: little, and the setting to correct."""
 
+import asyncio
 import logging
 import socket
+import time
 from contextlib import closing
 
 import pytest
@@ -10,6 +12,7 @@ from common.errors import BadInput
 from common.kafka.client import KafkaClient
 from common.kafka.embedded import EmbeddedBroker
 from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.state import SETTLE_S, Connection
 from common.kafka.trouble import BRAKE_S, Trouble
 from tests.brokers import until
 
@@ -160,11 +163,13 @@ async def test_an_unknown_host_is_one_line(caplog: pytest.LogCaptureFixture) -> 
 
 
 @pytest.mark.anyio
-async def test_tls_to_a_broker_without_is_one_line(caplog: pytest.LogCaptureFixture) -> None:
+async def test_tls_to_a_broker_without_it_names_the_file_of_security_options(caplog: pytest.LogCaptureFixture) -> None:
     with EmbeddedBroker() as broker:
         settings = KafkaSettings(broker.bootstrap, "test", security={"security.protocol": "SSL"})
-        (line,) = await lines_of(settings, caplog, 2)
-    assert "no TLS connection: correct security.protocol and ssl.*" in line
+        lines = await lines_of(settings, caplog, 4)
+    # How the broker hangs up is a matter of timing: as a failed handshake, or as a reset connection before it.
+    assert 1 <= len(lines) <= 2
+    assert all("KAFKA_SECURITY_FILE" in line and "SSL" in line.upper() for line in lines)
 
 
 @pytest.mark.anyio
@@ -180,3 +185,18 @@ async def test_a_security_option_that_does_not_fit_is_refused_by_its_file() -> N
         producer.start()
     assert "SIGNER_SERVICE_KAFKA_SECURITY_FILE: " in refused.value.detail
     assert "ssl.ca.location" in refused.value.detail
+
+
+@pytest.mark.anyio
+async def test_what_was_fetched_before_the_broker_went_does_not_bring_it_back() -> None:
+    states: list[bool] = []
+    connection = Connection(asyncio.get_running_loop(), KafkaSettings("h:1", "test"), Hooks(on_state=states.append))
+    witness = connection.witness("tail")
+    witness.seen_up()
+    witness.seen_down()
+    witness.seen_up()
+    await until(lambda: states == [True, False], "down")
+    end = time.monotonic() + SETTLE_S
+    await until(lambda: time.monotonic() > end, "some time to pass")
+    witness.seen_up()
+    await until(lambda: states == [True, False, True], "up")
