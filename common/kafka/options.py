@@ -63,7 +63,8 @@ def tail(settings: KafkaSettings, on_lost: OnLost) -> Options:
         "group.id": f"{signer_group(settings.topic_prefix)}-tail",
         "enable.auto.commit": False,
         "auto.offset.reset": on_lost.value,
-        "fetch.wait.max.ms": 5 if settings.embedded else 100,
+        # Apache answers at the first byte, so that this only says how often an idle reader asks again.
+        "fetch.wait.max.ms": 5 if settings.embedded else 500,
     }
 
 

@@ -4,6 +4,7 @@ What the file says of identities and edge keys counts for refusing even before t
 withhold a revocation. A bad file never replaces a good one that was read before; it is said once.
 """
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -14,6 +15,8 @@ from common.trust import newer, read_roster
 from common.wire.messages import Roster
 
 _LARGEST: Final = 16 * 1024 * 1024
+SETTLED_NS: Final = 5_000_000_000
+"""A file that was written this recently is read at every look."""
 
 _log = get_logger(__name__)
 
@@ -27,6 +30,7 @@ class RosterWatch:
         self._raw = b""
         self._complaint = ""
         self._roster: Roster | None = None
+        self._stamp: tuple[int, ...] | None = None
 
     def first(self) -> tuple[bytes, Roster]:
         """Read it at start.
@@ -45,7 +49,11 @@ class RosterWatch:
         return raw, roster
 
     def look(self, on_change: Callable[[bytes, Roster], None]) -> None:
-        """Read it again; ``on_change`` gets a newer one."""
+        """Read it again, if it may have changed; ``on_change`` gets a newer one."""
+        stamp = self._stamp_of()
+        if stamp is not None and stamp == self._stamp:
+            return
+        self._stamp = stamp
         try:
             raw = self._read()
             if raw == self._raw:
@@ -64,6 +72,17 @@ class RosterWatch:
         self._roster = roster
         _log.info("a newer roster file", version=roster.version)
         on_change(raw, roster)
+
+    def _stamp_of(self) -> tuple[int, ...] | None:
+        """What changes when the file does; None where that cannot be told."""
+        try:
+            found = self._path.stat()
+        except OSError:
+            return None
+        if time.time_ns() - found.st_mtime_ns < SETTLED_NS:
+            # A clock that ticks slowly dates two writes alike.
+            return None
+        return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
     def _read(self) -> bytes:
         try:

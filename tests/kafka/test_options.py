@@ -43,7 +43,7 @@ def test_the_embedded_broker_gets_its_own_timings_and_no_static_member() -> None
     assert real["group.protocol"] == "classic"
     assert real["partition.assignment.strategy"] == "cooperative-sticky"
     assert embedded["fetch.wait.max.ms"] == options.tail(EMBEDDED, OnLost.EARLIEST)["fetch.wait.max.ms"] == 5
-    assert options.tail(REAL, OnLost.EARLIEST)["fetch.wait.max.ms"] == 100
+    assert options.tail(REAL, OnLost.EARLIEST)["fetch.wait.max.ms"] == 500
 
 
 def test_the_group_belongs_to_the_prefix() -> None:
