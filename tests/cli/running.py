@@ -148,10 +148,10 @@ class PodProcess:
         self._process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "rest_api", env=env, stdin=quiet, stdout=quiet, stderr=quiet
         )
-        ends_at = time.monotonic() + 30
+        ends_at = time.monotonic() + 60
         async with httpx.AsyncClient(base_url=self.url, trust_env=False) as http:
             while True:
-                assert time.monotonic() < ends_at, "the pod is not ready in 30 s"
+                assert time.monotonic() < ends_at, "the pod is not ready in 60 s"
                 assert self._process.returncode is None, "the pod ended"
                 with contextlib.suppress(httpx.TransportError):
                     if (await http.get("/readyz")).status_code == 200:
