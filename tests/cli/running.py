@@ -167,8 +167,8 @@ class PodProcess:
 @contextlib.asynccontextmanager
 async def pod_process(world: World) -> AsyncIterator[PodProcess]:
     pod = PodProcess(world)
-    await pod.start()
     try:
+        await pod.start()
         yield pod
     finally:
         await pod.kill()

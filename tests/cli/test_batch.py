@@ -50,7 +50,6 @@ async def test_ten_thousand_rows_in_order_and_in_the_memory_of_a_hundred(
     assert [row["reference"] for row in rows] == [f"r{n}" for n in range(10_000)]
     check_signed(rows[::97], shared_world.trust.group_pub)
     # The file alone is 20 MB, its results 24 MB.
-    # 20 MB of text went in and more came out: kept in memory it would be several times this.
     assert many.peak_kib < few.peak_kib + 16_000, (few.peak_kib, many.peak_kib)
 
 
