@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import uvicorn
 import uvloop
 
+from common import collector
 from common.errors import BadInput, SignerFlowError
 from common.observability import logging
 from common.observability.spans import Spans, exporting
@@ -71,6 +72,7 @@ async def serve(settings: Settings, spans: Spans | None = None) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop)
+    collector.settle()
     await server.serve()
     if failed:
         return EXIT_FAILED

@@ -4,6 +4,7 @@ import asyncio
 import signal
 from collections.abc import Callable, Mapping
 
+from common import collector
 from common.errors import BadInput
 from common.ids import Index
 from common.kafka.client import KafkaClient
@@ -47,6 +48,8 @@ def run(settings: Settings) -> int:
     for problem in hardening.protect_memory():
         _log.warning(problem)
     spans = exporting(settings.spans_url, "signer", settings.index)
+    # Before any secret is read: what is set aside here is freed late, if it is in a cycle.
+    collector.settle()
     try:
         with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             runner.run(_main(settings, spans))
