@@ -213,10 +213,9 @@ async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
     Raises:
         Problem: 413, or 408 when it does not come in time.
     """
-    too_large = Problem("body-too-large", f"at most {cap} bytes are taken here")
     length = request.headers.get("content-length")
     if length is not None and length.isdigit() and int(length[:19]) > cap:
-        raise too_large
+        raise _too_large(cap)
     chunks: list[bytes] = []
     size = 0
     try:
@@ -224,12 +223,16 @@ async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
             async for chunk in request.stream():
                 size += len(chunk)
                 if size > cap:
-                    raise too_large
+                    raise _too_large(cap)
                 chunks.append(chunk)
     except TimeoutError:
         raise Problem("body-timeout", f"the body did not arrive within {timeout_s:g} s") from None
     request.scope["signer_flow.read_at"] = time.perf_counter()
     return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+
+def _too_large(cap: int) -> Problem:
+    return Problem("body-too-large", f"at most {cap} bytes are taken here")
 
 
 def parse(model: type[Body], body: bytes) -> Body:

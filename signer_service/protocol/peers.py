@@ -71,6 +71,7 @@ class PeerStats:
     _shrunk_at: Instant = Instant(0)
     _samples: deque[tuple[int, float]] = field(default_factory=lambda: deque(maxlen=_SAMPLES))
     """How long it took, and how long that is for each ``_BATCH`` sessions that were before it."""
+    _slowest: tuple[int, float] = (0, 0.0)
 
     def sent(self, boot_id: BootId, first: int, count: int, now: Instant) -> None:
         """It was asked about the sessions ``first`` and up."""
@@ -126,6 +127,11 @@ class PeerStats:
             queued: Sessions that the seat was to answer then, those of the package included.
         """
         self._samples.append((took_ms, took_ms * _BATCH / (_BATCH + queued)))
+        # Of 64 samples the 99th percentile is the largest.
+        self._slowest = (
+            max(took for took, _ in self._samples),
+            max(each for _, each in self._samples),
+        )
         self.mean_ms = took_ms if self.mean_ms == 0 else self.mean_ms + (took_ms - self.mean_ms) / 8
         self.declines = 0
         if took_ms <= SHARE_TIMEOUT_MAX_MS:
@@ -149,9 +155,8 @@ class PeerStats:
         """
         if len(self._samples) < _FEW_SAMPLES:
             return SHARE_TIMEOUT_UNKNOWN_MS
-        # Of 64 samples the 99th percentile is the largest.
-        took = max(took for took, _ in self._samples)
-        scaled = max(each for _, each in self._samples) * (_BATCH + queued) / _BATCH
+        took, each = self._slowest
+        scaled = each * (_BATCH + queued) / _BATCH
         return max(SHARE_TIMEOUT_MIN_MS, min(SHARE_TIMEOUT_MAX_MS, int(4 * max(took, scaled))))
 
 
