@@ -93,8 +93,9 @@ def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
     # What would only be signed for nobody is refused before anybody works for it, and early enough to go elsewhere.
     usual = 0.0 if keys is None else ctx.state.peers.typical_ms(keys.holders)
     margin = DEADLINE_MARGIN_MS + max(0, int(2 * usual) - DEADLINE_MARGIN_MS // 2)
+    newest_first = queue.overdue(ctx.now)
     waiting: list[list[Work]] = []
-    while run := queue.next_run(MAX_ITEMS):
+    while run := queue.next_run(MAX_ITEMS, newest_first):
         if keys is None:
             code = RefusalCode.NO_KEY_YET if key_id in ctx.state.view.key_ids else RefusalCode.UNKNOWN_KEY
             for work in run:
@@ -107,7 +108,7 @@ def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
         if isinstance(chosen, _Chosen):
             ctx.state.short_since.pop(key_id, None)
             begun = _begin(ctx, keys, timely, chosen)
-            queue.put_back(timely[begun:])
+            queue.put_back(timely[begun:], newest_first)
         elif isinstance(chosen, _Exhausted):
             _park(ctx, queue, timely)
         elif isinstance(chosen, _Short) and _short_for_long(ctx, key_id):
@@ -119,7 +120,7 @@ def _drain(ctx: Context, key_id: KeyId, queue: Queue) -> None:
             if len(waiting) == MAX_WAITING:
                 break
     for run in reversed(waiting):
-        queue.put_back(run)
+        queue.put_back(run, newest_first)
         ctx.scopes.update(() if keys is None else (keys.scope,))
 
 

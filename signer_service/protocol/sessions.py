@@ -15,6 +15,7 @@ attempt that is late is not given up: another is begun beside it, and whichever 
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from common.ids import BootId, Index, Instant, KeyId
 from common.wire.messages import MsgToSign, Outcome, SignGroup, SignItem
@@ -125,6 +126,10 @@ class Session:
     """By seat, the signed record that its share came in."""
 
 
+_FRESH: Final = 1
+"""The lane of works that came here first and have not been begun."""
+
+
 class Queue:
     """Works of one key that wait for a session: those begun before, then fresh, then redelivered ones."""
 
@@ -148,13 +153,21 @@ class Queue:
         work.queued = True
         self._lanes[lane].append(work)
 
-    def put_back(self, works: list[Work]) -> None:
-        """Put works that came out together back to the front."""
+    def put_back(self, works: list[Work], newest_first: bool = False) -> None:
+        """Put works that came out together back to where they came from."""
         for work in reversed(works):
             work.queued = True
             record = work.record
             lane = 0 if work.attempts else 2 if record is not None and record.origin.redelivered else 1
-            self._lanes[lane].appendleft(work)
+            if newest_first and lane == _FRESH:
+                self._lanes[lane].append(work)
+            else:
+                self._lanes[lane].appendleft(work)
+
+    def overdue(self, now: Instant) -> bool:
+        """Whether half of the time of what came first is over: more comes than can be signed."""
+        fresh = self._lanes[_FRESH]
+        return bool(fresh) and 2 * (now - fresh[0].arrived) > fresh[0].deadline - fresh[0].arrived
 
     def park(self, work: Work, until: Instant) -> None:
         """Keep ``work``, for which every set was tried. At ``until`` all are tried again."""
@@ -175,18 +188,23 @@ class Queue:
                     work.failed.clear()
                 self.add(work)
 
-    def next_run(self, most: int) -> list[Work]:
-        """Take out works that can share a round: of one record, with the same history. Empty if there is none."""
+    def next_run(self, most: int, newest_first: bool = False) -> list[Work]:
+        """Take out works that can share a round: of one record, with the same history. Empty if there is none.
+
+        With ``newest_first`` of the fresh ones those that came last: where not all can be signed, whoever has waited
+        for long may be gone before the answer gets there, and everybody would wait as long if it went by turns.
+        """
         run: list[Work] = []
-        for lane in self._lanes:
+        for number, lane in enumerate(self._lanes):
+            at, pop = (-1, lane.pop) if newest_first and number == _FRESH else (0, lane.popleft)
             while lane and len(run) < most:
-                work = lane[0]
+                work = lane[at]
                 if work.outcome is not None or work.forgotten or work.abandoned:
-                    lane.popleft().queued = False
+                    pop().queued = False
                     continue
                 if run and (work.record is not run[0].record or work.failed != run[0].failed):
                     return run
-                lane.popleft().queued = False
+                pop().queued = False
                 run.append(work)
             if run:
                 return run

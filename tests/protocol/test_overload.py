@@ -36,7 +36,8 @@ def test_three_times_what_can_be_signed_leaves_most_of_it_signed_and_refuses_the
         world.run(max(0, began + int(k * every_ms) - world.now))
         world.ask_messages(1 + k % n, *messages(4, str(k)), for_ms=2_000)
     world.run(max(0, began + for_ms - world.now))
-    assert world.signed_in_time() >= 0.6 * world.capacity_per_s() * for_ms / 1_000
+    # The pod that asked is as busy as the signers, and its caller gone at the deadline: an answer needs time to spare.
+    assert world.signed_in_time(spare_ms=500) >= 0.6 * world.capacity_per_s() * for_ms / 1_000
     world.run_until_answered(3_000)
     assert world.started <= 1.1 * world.signed_in_time()
     refused = {o.result.code for _, _, _, o in world.answers if isinstance(o.result, Refused)}
