@@ -9,8 +9,8 @@ Rules
        send is open; it does when so many seats have refused that fewer than t are left, or all that can be asked.
        Fewer seats that lie cannot refuse in the name of the others.
     4. A request is sent again, to another seat, only when the seat that has it is suspected (silent, or started again)
-       or has refused; never because a live seat is slow. What is pending at a suspected or draining seat is moved at
-       once; otherwise a re-send takes a token of the budget. Each first send earns a tenth of one, each second ten:
+       or has refused, or when nobody reads its partition any more; never because a live seat is slow. What is pending
+       at a suspected or draining seat or in a dark partition is moved at once; otherwise a re-send takes a token of the budget. Each first send earns a tenth of one, each second ten:
        a seat that refuses all it gets may draw every other request of a slow stream, and must not fail one.
     5. An answer for another start of this pod is foreign, for a completed request a duplicate or late, for any other
        unknown: counted and dropped.
@@ -18,7 +18,8 @@ Rules
     state of a request    what moves it on
     ------------------    -------------------------------------------------------------------------------------------
     queued                ``sent`` (to a seat's partition) -> at a seat; ``put_back`` -> waiting
-    at a seat             Signed -> completed; Refused from there -> waiting, or completed; seat suspected -> queued
+    at a seat             Signed -> completed; Refused from there -> waiting, or completed; seat suspected, or its
+                          partition dark -> queued
     waiting               a token of the budget -> queued; a late Signed -> completed; refused by all -> completed
     (any of these)        its deadline, or ``abandon`` -> completed
 """
@@ -56,6 +57,9 @@ class View(Protocol):
 
     def owner(self, partition: int) -> tuple[Index, BootId] | None:
         """Who reads that partition, if a live seat claims it."""
+
+    def dark(self, partition: int) -> bool:
+        """Nobody has read that partition for so long that whatever is in it should go elsewhere."""
 
     def blocking(self, key_id: KeyId) -> int:
         """n - t + 1: with so many seats unwilling, fewer than t are left and nobody can sign."""
@@ -308,6 +312,11 @@ class Correlation:
             self.in_flight[owner[0]] += 1
             if send.seat in pending.refused:
                 self._close(send)
+        elif owner is None and not pending.queued and view.dark(send.partition) and live - pending.refused.keys():
+            # Its seat is well and has given the partition up, and the group has not given it to anybody since.
+            self._close(send)
+            send.seat = send.boot = None
+            self._queue(pending, "unread", view, step)
 
     def _tried(self, pending: _Pending, view: View) -> frozenset[Index]:
         """Seats that need not be asked: they refused, or they have it and are well."""

@@ -67,6 +67,7 @@ class RoutingTable:
         self._below = below
         self._suspect_after_s = suspect_after_s
         self._claims: dict[int, _Claim] = {}
+        self._unclaimed_since = dict.fromkeys(range(partitions), clock())
         self.seats: dict[Index, SeatView] = {}
 
     # --- beats -------------------------------------------------------------------------------------------------------
@@ -98,16 +99,22 @@ class RoutingTable:
     def _claim(self, seat: Index, beat: Presence, offset: int) -> None:
         held = {partition for partition in beat.partitions if partition < self._partitions}
         for partition in [p for p, claim in self._claims.items() if claim.seat == seat and p not in held]:
-            del self._claims[partition]
+            self._unclaim(partition)
         for partition in held:
             claim = self._claims.get(partition)
             if claim is None or claim.offset < offset:
                 self._claims[partition] = _Claim(offset, seat)
 
+    def _unclaim(self, partition: int) -> None:
+        del self._claims[partition]
+        self._unclaimed_since[partition] = self._clock()
+
     def forgive(self, seconds: float) -> None:
         """We ourselves stood still for so long: nobody could have been heard in that time, so it is no silence."""
         for view in self.seats.values():
             view.heard_at += seconds
+        for partition in self._unclaimed_since:
+            self._unclaimed_since[partition] += seconds
 
     def settled(self) -> bool:
         """Whether some seat was heard often enough that every other live one has been heard too."""
@@ -150,6 +157,17 @@ class RoutingTable:
         if claim is None or not self.fresh(claim.seat):
             return None
         return claim.seat, self.seats[claim.seat].boot_id
+
+    def dark(self, partition: int) -> bool:
+        """Nobody has read the partition for as long as a seat has to be silent to be suspected.
+
+        While the group hands partitions out anew, what was given up is read by nobody until every member has answered;
+        for one that was killed in the middle of it the group waits for its whole session timeout.
+        """
+        claim = self._claims.get(partition)
+        if claim is not None:
+            return not self.fresh(claim.seat)
+        return self._clock() - self._unclaimed_since[partition] >= self._suspect_after_s
 
     # --- where to send -----------------------------------------------------------------------------------------------
 
@@ -218,7 +236,7 @@ class RoutingTable:
         for seat in self.seats.keys() - seats:
             del self.seats[seat]
         for partition in [p for p, claim in self._claims.items() if claim.seat not in seats]:
-            del self._claims[partition]
+            self._unclaim(partition)
 
     # --- figures -----------------------------------------------------------------------------------------------------
 

@@ -57,6 +57,7 @@ class FakeView:
     boots: dict[Index, BootId] = field(default_factory=lambda: {i: boot(i) for i in (ONE, TWO, THREE)})
     going: set[Index] = field(default_factory=set)
     owners: dict[int, Index] = field(default_factory=lambda: {1: ONE, 2: TWO, 3: THREE})
+    unread: set[int] = field(default_factory=set)
 
     def live(self) -> AbstractSet[Index]:
         return self.up - self.going
@@ -70,6 +71,9 @@ class FakeView:
     def owner(self, partition: int) -> tuple[Index, BootId] | None:
         seat = self.owners.get(partition)
         return (seat, self.boots[seat]) if seat is not None and seat in self.up else None
+
+    def dark(self, partition: int) -> bool:
+        return partition in self.unread
 
     def blocking(self, key_id: KeyId) -> int:
         return 2
@@ -226,6 +230,31 @@ def test_what_is_pending_at_a_seat_that_started_again_is_moved() -> None:
     [again] = table.correlation.scan(table.view).resend
     assert again.reason == "rebooted"
     assert again.exclude == frozenset()
+
+
+def test_what_is_in_a_partition_that_a_live_seat_gave_up_and_nobody_took_is_moved() -> None:
+    table = Table()
+    del table.view.owners[1]
+    assert table.correlation.scan(table.view).resend == []
+    table.view.unread = {1}
+    [again] = table.correlation.scan(table.view).resend
+    # The seat that gave it up reads others, and may be asked through one of them.
+    assert (again.reason, again.exclude) == ("unread", frozenset())
+    assert table.correlation.in_flight[ONE] == 0
+    assert table.correlation.scan(table.view).resend == []
+    table.send(TWO)
+    assert table.correlation.scan(table.view).resend == []
+    assert table.answer(GOOD, ONE).completed
+
+
+def test_what_is_in_a_dark_partition_waits_there_while_nobody_else_could_be_asked() -> None:
+    table = Table(seat=None)
+    table.view.owners = {}
+    table.view.unread = {1}
+    table.view.up = set()
+    assert table.correlation.scan(table.view).resend == []
+    table.view.up = {TWO}
+    assert [again.reason for again in table.correlation.scan(table.view).resend] == ["unread"]
 
 
 def test_with_nobody_else_to_ask_a_request_stays_where_it_is() -> None:
