@@ -1,5 +1,6 @@
-"""What several commands share: options, exit codes, the client, files and base64 on the command line."""
+"""What several commands share: options, exit codes, the client, files, base64 and durations on the command line."""
 
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -108,3 +109,22 @@ def read_public_key(text: str) -> bytes:
     if len(data) != 32:
         raise typer.BadParameter(f"a public key is 32 bytes, this is {len(data)}", param_hint="--public-key")
     return data
+
+
+_UNITS_MS: Final = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+def read_duration(name: str, text: str, least_ms: int, most_ms: int) -> int:
+    """Return the milliseconds of option ``name``: a whole number and a unit (ms, s, m, h, d), such as ``20s``."""
+    match = re.fullmatch(r"([0-9]{1,12})(ms|[smhd])", text.strip())
+    if match is None:
+        raise typer.BadParameter(f"{text!r} is no duration; write 20s, 5m or 24h", param_hint=name)
+    duration = int(match[1]) * _UNITS_MS[match[2]]
+    if not least_ms <= duration <= most_ms:
+        raise typer.BadParameter(f"from {_words(least_ms)} to {_words(most_ms)}, not {text}", param_hint=name)
+    return duration
+
+
+def _words(ms: int) -> str:
+    unit = max((unit for unit, size in _UNITS_MS.items() if ms % size == 0), key=lambda unit: _UNITS_MS[unit])
+    return f"{ms // _UNITS_MS[unit]}{unit}"

@@ -2,18 +2,22 @@
 
 import asyncio
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from rest_api import demo as demos
-from rest_api.commands.options import INVALID, AsJson, note, show
+from rest_api.commands.options import INVALID, AsJson, note, read_duration, show
 from rest_api.token_command import make_token
 from rest_api.topics_command import create_topics
 
 Kafka = Annotated[
     str | None, typer.Option("--kafka", metavar="HOST:PORT", help="Use this broker, not the embedded one.")
 ]
+
+LEAST_REFRESH_MS: Final = 3_000
+"""A seat of a demo opens no two ceremonies of a key within two seconds."""
+MOST_REFRESH_MS: Final = 7 * 86_400_000
 
 
 def topics(
@@ -76,6 +80,10 @@ def demo(
     ] = None,
     admin_port: Annotated[int, typer.Option(min=1, max=65_000, help="Signer i: this+i, API pod i: this+100+i.")] = 9000,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "warning",
+    refresh_interval: Annotated[
+        str | None,
+        typer.Option(metavar="20s|5m|24h", help="Replace the shares this often, give or take a tenth; daily if unset."),
+    ] = None,
 ) -> None:
     """Run the whole system on this machine: broker, signers, API pods, each a process of its own."""
     if threshold > signers:
@@ -87,6 +95,9 @@ def demo(
             "needs --kafka: the embedded broker forgets its log, and shares are useless without it",
             param_hint="--state-dir",
         )
+    interval_ms = None
+    if refresh_interval is not None:
+        interval_ms = read_duration("--refresh-interval", refresh_interval, LEAST_REFRESH_MS, MOST_REFRESH_MS)
     plan = demos.Plan(
         port=port,
         apis=apis,
@@ -96,5 +107,6 @@ def demo(
         state_dir=state_dir,
         admin_port=admin_port,
         log_level=log_level,
+        refresh_interval_ms=interval_ms,
     )
     raise typer.Exit(demos.run(plan))

@@ -7,6 +7,9 @@ from pathlib import Path
 from rest_api.demo.children import ChildSpec
 
 HOST = "127.0.0.1"
+MIN_INTERVAL_MS = 2_000
+"""Of two ceremonies that one seat opens: in a demo somebody waits to see the next."""
+HEAL_DELAY_MS = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +24,8 @@ class Plan:
     state_dir: Path | None
     admin_port: int
     log_level: str
+    refresh_interval_ms: int | None = None
+    """None: as a signer does by itself."""
 
     @property
     def url(self) -> str:
@@ -58,10 +63,17 @@ def provision_command(plan: Plan, keys: Path) -> list[str]:
 
 def signer(plan: Plan, place: Place, seat: int) -> ChildSpec:
     """Seat ``seat``, from 1."""
+    timing = {
+        "SIGNER_SERVICE_MIN_INTERVAL_MS": str(MIN_INTERVAL_MS),
+        "SIGNER_SERVICE_HEAL_DELAY_MS": str(HEAL_DELAY_MS),
+    }
+    if plan.refresh_interval_ms is not None:
+        timing["SIGNER_SERVICE_REFRESH_INTERVAL_MS"] = str(plan.refresh_interval_ms)
     return ChildSpec(
         name=f"signer {seat}",
         argv=(sys.executable, "-m", "signer_service", "run"),
         env=_common("SIGNER_SERVICE_", plan, place)
+        | timing
         | {
             "SIGNER_SERVICE_INDEX": str(seat),
             "SIGNER_SERVICE_SECRETS_DIR": str(place.keys),
