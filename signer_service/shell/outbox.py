@@ -213,7 +213,7 @@ class Outbox:
             if isinstance(outcome.result, Signed):
                 self._metrics.signatures.labels(key_id=outcome.result.key_id).inc()
             elif isinstance(outcome.result, Refused):
-                self._refused(place, outcome.request_id, outcome.result)
+                self._refused(origin, outcome.request_id, outcome.result)
         forged = next((o.result for o in reply.outcomes if _is_forged(o)), None)
         if record is not None and isinstance(forged, Refused):
             self._on_poison(record, forged.code.value, forged.detail)
@@ -224,13 +224,15 @@ class Outbox:
             self._book.answered(*place)
             self._traces.finished(place)
 
-    def _refused(self, place: tuple[int, int], request_id: RequestId, refused: Refused) -> None:
+    def _refused(self, origin: Origin, request_id: RequestId, refused: Refused) -> None:
         self._metrics.refusals.labels(code=refused.code.value).inc()
+        if origin.redelivered and refused.code is RefusalCode.EXPIRED:
+            return  # read again after a take-over: most likely answered long ago, and nobody waits for it now
         self._lines.warn(
             "an item was refused",
             REFUSALS_SAID,
             request_id=request_id,
-            trace_id=self._traces.trace_of(place, request_id),
+            trace_id=self._traces.trace_of((origin.partition, origin.offset), request_id),
             code=refused.code.value,
         )
 
