@@ -250,6 +250,9 @@ class ClusterKey(_Answer):
     ceremony: CeremonyInfo | None
 
 
+_SKEW = "its clock less the broker's in milliseconds, as far as it is certain of it; signed"
+
+
 class ReplicaInfo(_Answer):
     """A seat. ``state`` is ``unknown`` and most fields are null before it was heard."""
 
@@ -260,6 +263,7 @@ class ReplicaInfo(_Answer):
     last_seen_ms: Annotated[int | None, Field(description="milliseconds since its last beat")]
     in_flight: int
     queue_wait_ms: Annotated[int, Field(description="how long the last items waited for their round")]
+    skew_ms: Annotated[int | None, Field(description=_SKEW)]
     partitions: list[int]
 
 
@@ -269,6 +273,7 @@ class ApiInfo(_Answer):
     index: int
     instance_id: str
     last_seen_ms: int
+    skew_ms: Annotated[int, Field(description=_SKEW)]
 
 
 class ClusterResponse(_Answer):

@@ -285,7 +285,10 @@ class KeyPresence:
 
 @dataclass(frozen=True, slots=True)
 class Presence:
-    """A beat. Role, index and boot id are the envelope's (an API pod's boot id is its instance id)."""
+    """A beat. Role, index and boot id are the envelope's (an API pod's boot id is its instance id).
+
+    ``clock_skew_ms``: the sender's clock less the broker's, as far as the sender is certain of it; signed.
+    """
 
     started_ms: Instant
     seq: int
@@ -298,6 +301,7 @@ class Presence:
     queue_wait_ms: int
     nonces_left: int
     keys: tuple[KeyPresence, ...]
+    clock_skew_ms: int
 
 
 # --- roster and key record: what anybody believes --------------------------------------------------------------------

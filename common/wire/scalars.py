@@ -35,6 +35,7 @@ COUNTS: Final = (0, 2**53 - 1)  # what JSON and JavaScript hold exactly
 SMALLS: Final = (0, 2**31 - 1)
 COUNT: Final = integer(*COUNTS)
 SMALL: Final = integer(*SMALLS)
+SIGNED_SMALL: Final = integer(1 - 2**31, 2**31 - 1)
 POSITIVE: Final = integer(1, 2**31 - 1)
 INSTANT: Final = integer(1, 2**53 - 1)
 MAYBE_INSTANT: Final = COUNT

@@ -42,6 +42,7 @@ from common.wire.scalars import (
     OFFSET_OR_NONE,
     POSITIVE,
     SEATS_OR_NONE,
+    SIGNED_SMALL,
     SMALL,
     SMALLS,
     TOPIC,
@@ -81,6 +82,7 @@ _PRESENCE = record(
         "queue_wait_ms": SMALL,
         "nonces_left": SMALL,
         "keys": array(_KEY_PRESENCE, 0, 64),
+        "clock_skew_ms": SIGNED_SMALL,
     },
 )
 

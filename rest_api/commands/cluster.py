@@ -92,9 +92,11 @@ def _replicas(cluster: dict[str, Any]) -> Table:
 
 
 def _apis(cluster: dict[str, Any]) -> Table:
-    table = Table("pod", "instance", "seen", title="API pods", title_justify="left")
+    table = Table("pod", "instance", "seen", "skew", title="API pods", title_justify="left")
     for pod in cluster["apis"]:
-        table.add_row(str(pod["index"]), str(pod["instance_id"]), _ms(pod["last_seen_ms"], " ago"))
+        table.add_row(
+            str(pod["index"]), str(pod["instance_id"]), _ms(pod["last_seen_ms"], " ago"), _ms(pod.get("skew_ms"))
+        )
     return table
 
 

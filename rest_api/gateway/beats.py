@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from common.clock_skew import SkewMeter
 from common.ids import BootId, Instant, PodIndex
 from common.observability.logging import Logger
 from common.wire import codec
@@ -16,6 +17,7 @@ from common.wire.messages import Presence, ReplicaState
 CLAIM_LASTS_S: Final = 6.0
 FORGET_AFTER_S: Final = 60.0
 MOST_INSTANCES: Final = 1_000
+SKEW_WARN_MS: Final = 250
 
 
 @dataclass(slots=True)
@@ -26,6 +28,7 @@ class PodView:
     started_ms: Instant
     seq: int
     heard_at: float
+    skew_ms: int
 
 
 class Pods:
@@ -44,6 +47,7 @@ class Pods:
         self._started_ms = started_ms
         self._clock = clock
         self._seq = 0
+        self.skew = SkewMeter()
         self.pods: dict[BootId, PodView] = {}
 
     def silence_s(self) -> dict[PodIndex, float]:
@@ -69,6 +73,7 @@ class Pods:
             queue_wait_ms=0,
             nonces_left=0,
             keys=(),
+            clock_skew_ms=self.skew.skew_ms,
         )
 
     def heard(self, index: PodIndex, instance_id: BootId, beat: Presence) -> bool:
@@ -78,7 +83,7 @@ class Pods:
             return False
         if known is None and len(self.pods) >= MOST_INSTANCES:
             return False
-        self.pods[instance_id] = PodView(index, beat.started_ms, beat.seq, self._clock())
+        self.pods[instance_id] = PodView(index, beat.started_ms, beat.seq, self._clock(), beat.clock_skew_ms)
         return True
 
     def forget(self) -> None:
@@ -115,7 +120,12 @@ class Pods:
         now = self._clock()
         found = sorted(self.pods.items(), key=lambda each: (each[1].index, each[1].started_ms))
         return [
-            {"index": pod.index, "instance_id": instance_id, "last_seen_ms": max(0, int((now - pod.heard_at) * 1000))}
+            {
+                "index": pod.index,
+                "instance_id": instance_id,
+                "last_seen_ms": max(0, int((now - pod.heard_at) * 1000)),
+                "skew_ms": pod.skew_ms,
+            }
             for instance_id, pod in found
         ]
 
@@ -142,3 +152,20 @@ class RivalWatch:
         elif self._rivals and not rivals:
             self._log.info("this pod's index is its own again", index=self._pods.index)
         self._rivals = rivals
+
+
+class ClockWatch:
+    """Says when our clock differs from the broker's: our deadlines are absolute, so they come too early or too late."""
+
+    def __init__(self, pods: Pods, log: Logger) -> None:
+        self._pods = pods
+        self._log = log
+        self._bad = False
+
+    def look(self) -> None:
+        """Now and then."""
+        skew_ms = self._pods.skew.skew_ms
+        if (bad := abs(skew_ms) >= SKEW_WARN_MS) != self._bad:
+            self._bad = bad
+            say = self._log.warning if bad else self._log.info
+            say("clock differs from the broker's" if bad else "clock is right again", skew_ms=skew_ms)

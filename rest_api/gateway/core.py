@@ -37,7 +37,7 @@ from common.wire.messages import (
 )
 from rest_api import correlation
 from rest_api.correlation import Completed, Correlation, Step
-from rest_api.gateway.beats import Pods, RivalWatch
+from rest_api.gateway.beats import ClockWatch, Pods, RivalWatch
 from rest_api.gateway.inbox import Inbox, Places
 from rest_api.gateway.key_directory import KeyDirectory
 from rest_api.gateway.outbox import Outbox, Sender, new_uuid
@@ -168,6 +168,7 @@ class Gateway:
         self._last_turn = self._loop.time()
         self._queue_wait_ms = 0
         self._rivals = RivalWatch(self.pods, self._logger)
+        self._clock = ClockWatch(self.pods, self._logger)
         self.draining = asyncio.Event()
         self._closed = False
 
@@ -338,6 +339,7 @@ class Gateway:
         self._apply(self._correlation.scan(self._view))
         self._queue_wait_ms = self.routing.queue_wait_ms()
         self._rivals.look()
+        self._clock.look()
 
     async def _beat_for_ever(self) -> None:
         while True:
@@ -394,6 +396,7 @@ class Gateway:
         self._metrics.kafka_up.set(1 if self._kafka.up() else 0)
         for seat in self.routing.seats:
             self._metrics.presence_age.labels(role="signer", seat=seat).set(self.routing.silence_ms(seat) / 1000)
+        self._metrics.clock_skew.set(self.pods.skew.skew_ms / 1000)
         for index, age in self.pods.silence_s().items():
             self._metrics.presence_age.labels(role="api", seat=index).set(age)
         for record in self.keys.all():

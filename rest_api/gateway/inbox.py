@@ -5,11 +5,12 @@ for itself, and a signature is verified later against the message that was asked
 """
 
 import contextlib
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import BadInput, Unavailable
-from common.ids import Index, PodIndex
+from common.ids import Index, Instant, PodIndex
 from common.kafka import dead_letter
 from common.kafka.port import Producer, Record
 from common.observability.lines import Lines
@@ -148,6 +149,8 @@ class Inbox:
         if opened.role is Role.SIGNER:
             self._routing.heard(Index(opened.index), opened.boot_id, beat, record.offset)
             return
+        if opened.boot_id == self._pods.instance_id and record.timestamp_ms is not None:
+            self._pods.skew.sample(beat.sent_ms, record.timestamp_ms, Instant(time.time_ns() // 1_000_000))
         news = self._pods.heard(PodIndex(opened.index), opened.boot_id, beat)
         if news and beat.seq == 1 and self._pods.is_rival(opened.boot_id):
             # It should hear of us before it calls itself ready, not when our next beat is due.

@@ -75,6 +75,7 @@ def _replica(gateway: Gateway, seat: Index) -> dict[str, Any]:
             "last_seen_ms": None,
             "in_flight": 0,
             "queue_wait_ms": 0,
+            "skew_ms": None,
             "partitions": [],
         }
     return {
@@ -85,5 +86,6 @@ def _replica(gateway: Gateway, seat: Index) -> dict[str, Any]:
         "last_seen_ms": gateway.routing.silence_ms(seat),
         "in_flight": view.beat.in_flight,
         "queue_wait_ms": view.beat.queue_wait_ms,
+        "skew_ms": view.beat.clock_skew_ms,
         "partitions": list(view.beat.partitions),
     }

@@ -7,6 +7,7 @@ the timer is kept from drifting, and a change does not wait for the next beat.
 import asyncio
 from collections.abc import Callable
 
+from common.clock_skew import SkewMeter
 from common.errors import Unavailable
 from common.ids import Instant
 from common.kafka.port import Delivery, Producer
@@ -35,6 +36,7 @@ class Beats:
         state: Callable[[], ReplicaState],
         load: Callable[[], tuple[tuple[int, ...], int, int, int]],
         keys: Callable[[], tuple[KeyPresence, ...]],
+        skew: SkewMeter,
         on_bug: Callable[[BaseException], None],
     ) -> None:
         self._loop = loop
@@ -47,6 +49,7 @@ class Beats:
         self._state = state
         self._load = load
         self._keys = keys
+        self._skew = skew
         self._on_bug = on_bug
         self._started = sources.now()
         self._seq = 0
@@ -108,6 +111,7 @@ class Beats:
             queue_wait_ms=queue_wait_ms,
             nonces_left=nonces_left,
             keys=self._keys(),
+            clock_skew_ms=self._skew.skew_ms,
         )
 
     def _count(self, delivery: Delivery) -> None:

@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
+from common.clock_skew import SkewMeter
 from common.errors import BadInput
 from common.ids import BootId, Index
 from common.kafka.port import Record
@@ -17,7 +18,7 @@ from common.wire.envelope import open_envelope
 from common.wire.messages import Envelope, Presence, Role, SignPackage
 from signer_service.protocol.machine import PeerArrived, PeersChanged, Sender
 from signer_service.shell.poison import DeadLetters
-from signer_service.shell.presence import PeerWatch, SkewMeter
+from signer_service.shell.presence import PeerWatch
 from signer_service.shell.sources import Sources
 from signer_service.shell.traces import Traces
 

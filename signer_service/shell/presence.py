@@ -1,4 +1,4 @@
-"""Who is alive, by their beats on our own clock; and how wrong that clock is, by our own. No IO.
+"""Who is alive, by their beats on our own clock. No IO.
 
 The broker is not trusted: it can hold beats back (a replica then looks dead, which costs availability only) or show an
 old one again. An old beat of a live seat is therefore ignored: of one boot only a higher ``seq`` counts, and another
@@ -8,7 +8,7 @@ boot only if it started later, as long as the one we know is not itself overdue.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from common.ids import BootId, Index, Instant
+from common.ids import BootId, Index
 from common.wire.messages import Presence
 from signer_service.protocol.machine import Peer
 
@@ -67,30 +67,3 @@ class PeerWatch:
     def live(self) -> Mapping[Index, Peer]:
         """As ``changed`` returned last."""
         return self._live
-
-
-class SkewMeter:
-    """Our clock less the broker's, as far as it is certain.
-
-    A beat that we sent at s, that the broker appended at b (its clock) and that we read at r says that our clock is
-    ahead by at least s - b, or behind by at least b - r; between them nothing is proven, and delay on the way is never
-    taken for skew.
-    """
-
-    def __init__(self) -> None:
-        self._samples: list[int] = []
-
-    def sample(self, sent_ms: Instant, appended_ms: int, read_ms: Instant) -> None:
-        """Take one of our own beats. Times in Unix milliseconds."""
-        if sent_ms > appended_ms:
-            skew = sent_ms - appended_ms
-        elif appended_ms > read_ms:
-            skew = read_ms - appended_ms
-        else:
-            skew = 0
-        self._samples = [*self._samples[-4:], skew]
-
-    @property
-    def skew_ms(self) -> int:
-        """Signed; the middle one of the last five, so that a single odd beat says nothing. 0 before any."""
-        return sorted(self._samples)[len(self._samples) // 2] if self._samples else 0

@@ -9,6 +9,7 @@ import contextlib
 from collections.abc import Sequence
 from typing import Final
 
+from common.clock_skew import SkewMeter
 from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Record, Start, TailConsumer
 from common.observability.admin import Health
 from common.observability.logging import get_logger
@@ -30,7 +31,7 @@ from signer_service.shell.notes import Notes
 from signer_service.shell.outbox import Outbox
 from signer_service.shell.peers import Identities, PeerInbox, PresenceInbox
 from signer_service.shell.poison import DeadLetters
-from signer_service.shell.presence import PeerWatch, SkewMeter
+from signer_service.shell.presence import PeerWatch
 from signer_service.shell.records import RecordBook
 from signer_service.shell.requests import Limits, Requests
 from signer_service.shell.signing import Signing
@@ -153,6 +154,7 @@ class Replica:
             self._standing.state,
             self._standing.load,
             self._standing.keys,
+            self._skew,
             self._life.bug,
         )
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 
+from common.clock_skew import SkewMeter
 from common.ids import Index
 from common.kafka.port import Kafka
 from common.observability.admin import Health
@@ -15,7 +16,6 @@ from signer_service.shell import health
 from signer_service.shell.ceremonies import Ceremonies
 from signer_service.shell.health import Facts
 from signer_service.shell.peers import PresenceInbox
-from signer_service.shell.presence import SkewMeter
 from signer_service.shell.requests import Requests
 from signer_service.shell.signing import Signing
 

@@ -4,6 +4,8 @@ import base64
 import hashlib
 import html
 import re
+import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,8 +13,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_public_key
 
 from common import ed25519
-from common.ids import Index
-from common.wire.messages import RefusalCode
+from common.ids import Index, Instant
+from common.kafka.port import Record
+from common.wire import codec, envelope, topics
+from common.wire.messages import RefusalCode, ReplicaState
 from rest_api import models
 from tests.brokers import until
 from tests.rest_api.test_sign import KIB64, a_problem
@@ -197,6 +201,10 @@ async def test_the_cluster_is_shown_as_it_is_heard(own_world: World) -> None:
         assert [each["index"] for each in seen["replicas"]] == [1, 2, 3]
         assert seen["replicas"][0]["partitions"] == [0, 3, 6, 9]
         assert seen["replicas"][0]["epochs"] == {"default": 1}
+        own_world.committee.seats[Index(2)].skew_ms = -1234
+        await until(lambda: pod.gateway.routing.seats[Index(2)].beat.clock_skew_ms, "the next beat", 5)
+        seen = (await pod.http.get("/v1/cluster")).json()
+        assert [each["skew_ms"] for each in seen["replicas"]] == [0, -1234, 0]
         assert seen["apis"][0]["instance_id"] == pod.gateway.instance_id
         own_world.committee.seats[Index(3)].beating = False
         await until(lambda: not pod.gateway.routing.fresh(Index(3)), "the silence is heard", 5)
@@ -204,6 +212,32 @@ async def test_the_cluster_is_shown_as_it_is_heard(own_world: World) -> None:
         assert seen["keys"][0]["quorum_margin"] == 0
         assert seen["replicas"][2]["state"] == "silent"
         assert seen["replicas"][2]["last_seen_ms"] >= 1500
+
+
+async def test_a_pod_whose_clock_is_wrong_measures_it_and_says_so(
+    own_world: World, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    async with running_pod(own_world.settings()) as pod:
+        gateway = pod.gateway
+        await until(lambda: gateway.pods.pods, "its own beat", 5)
+        topic = topics.presence(own_world.trust.prefix).name
+        for _ in range(3):  # what a broker would return whose clock is 700 ms behind ours
+            now = Instant(time.time_ns() // 1_000_000)
+            beat = codec.encode(gateway.pods.beat(ReplicaState.READY, False, 0, now))
+            sealed = envelope.seal(gateway._sealer, topic, beat)
+            gateway._inbox.deliver([Record(topic, 0, 0, now - 700, None, sealed)])
+
+        await until(lambda: [each["skew_ms"] for each in gateway.pods.listed()] == [700], "its next beat", 5)
+        apis = (await pod.http.get("/v1/cluster")).json()["apis"]
+        assert [each["skew_ms"] for each in apis] == [700]
+        figures = (await pod.http.get(pod.admin_url + "/metrics")).text
+        assert "signer_flow_clock_skew_seconds 0.7" in figures
+
+        def said() -> list[int]:
+            return [line["skew_ms"] for line in log_lines() if line["event"] == "clock differs from the broker's"]
+
+        await until(said, "it is said", 5)
+        assert said() == [700]
 
 
 async def test_the_admin_port_has_health_and_figures(pod: Pod) -> None:

@@ -31,6 +31,7 @@ def a_beat(
         queue_wait_ms=queue_wait_ms,
         nonces_left=0,
         keys=(),
+        clock_skew_ms=0,
     )
 
 
@@ -66,6 +67,27 @@ def test_unclaimed_partitions_are_skipped(table: RoutingTable) -> None:
     assert route is not None
     assert (route.partition, route.seat) == (4, ONE)
     assert table.live() == {ONE}
+
+
+def test_a_partition_is_dark_when_nobody_heard_has_claimed_it_for_as_long_as_makes_a_seat_suspect(
+    table: RoutingTable, clock: Clock
+) -> None:
+    table.heard(ONE, A, a_beat(1, (0, 1)), offset=1)
+    assert not table.dark(0)
+    table.heard(ONE, A, a_beat(2, (1,)), offset=2)
+    assert not table.dark(0)
+    clock.now += 1.0
+    table.heard(ONE, A, a_beat(3, (1,)), offset=3)
+    table.forgive(0.25)
+    clock.now += 0.5
+    assert not table.dark(0)
+    clock.now += 0.25
+    assert (table.dark(0), table.dark(1)) == (True, False)
+    table.heard(TWO, A, a_beat(1, (0,)), offset=4)
+    assert not table.dark(0)
+    # The claim of a seat that fell silent is none.
+    clock.now += 1.5
+    assert table.dark(0)
 
 
 def test_the_newest_claim_wins_by_offset_and_a_dropped_one_is_gone(table: RoutingTable) -> None:

@@ -165,6 +165,7 @@ class TestSeat:
     beating: bool = True
     draining: bool = False
     queue_wait_ms: int = 0
+    skew_ms: int = 0
     behaviour: Behaviour | None = None
     asked: list[MsgToSign] = field(default_factory=list)
 
@@ -188,6 +189,7 @@ class TestSeat:
             queue_wait_ms=self.queue_wait_ms,
             nonces_left=100,
             keys=(key,),
+            clock_skew_ms=self.skew_ms,
         )
         topic = topics.presence(self.committee.prefix).name
         self.committee.producer.send(topic, envelope.seal(self.signer(), topic, codec.encode(presence)))

@@ -100,6 +100,7 @@ async def test_a_clock_that_differs_from_the_brokers_is_measured_said_and_makes_
 
         await pod.until(said, "the clock is said to be wrong")
         await pod.until(lambda: len({1, 2} & pod.beats.keys()) == 2, "both beat")
+        await pod.until(lambda: abs(pod.beats[2][0].clock_skew_ms - ahead_ms) < 2_000, "its beats tell everybody")
 
     async def page(seat: int, path: str) -> tuple[int, str]:
         return await anyio.to_thread.run_sync(signers.page, seat, path)

@@ -2,7 +2,7 @@
 
 from common.ids import BootId, Epoch, Index, Instant, KeyId, Offset
 from common.wire.messages import KeyPresence, Presence, ReplicaState
-from signer_service.shell.presence import PeerWatch, SkewMeter
+from signer_service.shell.presence import PeerWatch
 
 BOOT, NEXT = BootId("boot-1"), BootId("boot-2")
 SEAT = Index(2)
@@ -10,7 +10,9 @@ SEAT = Index(2)
 
 def beat(seq: int, started: int = 1000, draining: bool = False, holds: bool = True) -> Presence:
     key = KeyPresence(KeyId("default"), Epoch(3), holds, "", 0, (), Instant(0), Instant(0), Offset(9), b"")
-    return Presence(Instant(started), seq, Instant(started + seq), ReplicaState.READY, draining, 1, (), 0, 0, 0, (key,))
+    return Presence(
+        Instant(started), seq, Instant(started + seq), ReplicaState.READY, draining, 1, (), 0, 0, 0, (key,), 0
+    )
 
 
 def test_a_seat_is_live_from_its_first_beat_until_it_was_silent_too_long() -> None:
@@ -71,26 +73,3 @@ def test_a_seat_whose_clock_went_back_is_heard_again_once_its_last_life_is_overd
     watch.beat(SEAT, BOOT, beat(5, started=9000), 0.0)
     assert not watch.beat(SEAT, NEXT, beat(1, started=100), 0.5)
     assert watch.beat(SEAT, NEXT, beat(4, started=100), 2.0)
-
-
-def test_delay_on_the_way_is_never_taken_for_skew() -> None:
-    meter = SkewMeter()
-    for _ in range(5):
-        meter.sample(Instant(1000), 4000, Instant(9000))
-    assert meter.skew_ms == 0
-
-
-def test_a_clock_that_is_ahead_or_behind_is_measured_with_its_sign() -> None:
-    ahead, behind = SkewMeter(), SkewMeter()
-    for _ in range(5):
-        ahead.sample(Instant(5000), 4000, Instant(5010))
-        behind.sample(Instant(3000), 4000, Instant(3010))
-    assert ahead.skew_ms == 1000
-    assert behind.skew_ms == -990
-
-
-def test_one_odd_beat_says_nothing() -> None:
-    meter = SkewMeter()
-    for sent in (1000, 1000, 9000, 1000, 1000):
-        meter.sample(Instant(sent), 1000, Instant(sent + 5))
-    assert meter.skew_ms == 0

@@ -84,6 +84,7 @@ SAMPLES: dict[type[Any], Any] = {
             2,
             512,
             (m.KeyPresence(KEY, Epoch(1), True, "deal", 1, (Index(3),), NOW, Instant(0), Offset(9), fill(8, 64)),),
+            -3,
         ),
         m.Envelope(
             m.Role.SIGNER,

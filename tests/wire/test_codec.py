@@ -312,7 +312,7 @@ def crowded(kind: type[Any], before: bytes, item: bytes, after: bytes) -> bytes:
         (m.NonceRequest, crowded(m.NonceRequest, b"", bytes(4), b"")),
         (m.SignPackage, crowded(m.SignPackage, b"", bytes(8), b"")),
         (m.SignatureShares, crowded(m.SignatureShares, b"", b"\x02\x00\x00", b"")),
-        (m.Presence, crowded(m.Presence, long(NOW) + b"\x00" + long(NOW) + bytes(7), bytes(10), b"")),
+        (m.Presence, crowded(m.Presence, long(NOW) + b"\x00" + long(NOW) + bytes(7), bytes(10), b"\x00")),
         (m.Roster, crowded(m.Roster, b"\x02\x02\x00\x00", bytes(3), bytes(2 + 64))),
         (m.AuditEvent, crowded(m.AuditEvent, b"\x00", bytes(11), b"")),
         (m.KeyRecord, crowded(m.KeyRecord, b"\x02k\x02" + bytes(64 + 1 + 32 + 1 + 1 + 1 + 64), b"\x04kk", bytes(64))),
