@@ -9,12 +9,14 @@ seats would sign the very same bytes with their staged shares.
 """
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from heapq import heappop, heappush
 from random import Random  # noqa: TID251 - a simulated world has to come out the same again
+from typing import Any
 
 from common.ids import Index, Instant, KeyId, Offset, OpenId
-from common.wire.messages import CeremonyRecord, KeyRecord
+from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import Durable, durable, restore
 from signer_service.protocol.ceremony_state import (
@@ -23,13 +25,23 @@ from signer_service.protocol.ceremony_state import (
     CeremonyTiming,
     Event,
     LogRecord,
-    RefreshAsked,
     RosterFile,
     SendFailed,
 )
 from signer_service.protocol.ceremony_view import epoch_keys, signing_view
 from signer_service.protocol.log_state import KeyLog
-from signer_service.protocol.machine import InternalSigned, Note, Peer, PeersChanged, Tick, ToKeys, ToLog
+from signer_service.protocol.machine import (
+    InternalSigned,
+    Note,
+    Outgoing,
+    Peer,
+    PeersChanged,
+    RefreshAsked,
+    Tick,
+    ToAudit,
+    ToKeys,
+    ToLog,
+)
 from signer_service.protocol.view import EpochKeys
 from tests import playbook
 
@@ -68,6 +80,7 @@ class SimSeat:
     crash_at: tuple[int, str] = (0, "")
     """In which step that writes or sends anything (from 1), and where in it: "write", "send" or "sent"."""
     notes: list[Note] = field(default_factory=list)
+    audit: list[AuditEvent] = field(default_factory=list)
     published: list[KeyRecord] = field(default_factory=list)
 
 
@@ -90,36 +103,45 @@ class World:
         self.trust = self.house.trust
         self.now = 1_000_000
         self.log: list[bytes] = []
-        self._queue: list[tuple[int, int, Callable[[], None]]] = []
+        self._queue: list[tuple[int, int, Callable[..., None], tuple[Any, ...]]] = []
         self._count = 0
         self.keys = tuple(map(KeyId, keys))
         roster = self.house.roster(threshold, range(1, size + 1), keys=self.keys)
         self.seats = {i: SimSeat(i, roster, f"seat {i}") for i in range(1, size + 1)}
         self.down: set[int] = set()
         self.generation = 1
+        self.lazy = False
+        """Whether a disk is written only when secrets changed or something is to be sent, as the shell does."""
+        self.on_point: Callable[[SimSeat], None] | None = None
+        """Is called before and after each durable write and after each send: where a process may die."""
+        self.watch: Callable[[SimSeat, CeremonyState], None] | None = None
+        """Is shown each state that a seat has written down."""
         self.written: Instant | None = None
         """What the broker says of when each record was written; None: the truth."""
 
     # --- time --------------------------------------------------------------------------------------------------------
 
-    def at(self, delay: int, action: Callable[[], None]) -> None:
+    def at(self, delay: int, action: Callable[..., None], *args: Any) -> None:
+        """Let something happen later. Only methods with arguments that never change come along into a branch."""
         self._count += 1
-        heappush(self._queue, (self.now + delay, self._count, action))
+        heappush(self._queue, (self.now + delay, self._count, action, args))
 
     def run(self, until: Callable[[], bool], limit_ms: int = 600_000) -> None:
         """Let time pass until ``until()``; fails when it does not come true within the limit."""
         end = self.now + limit_ms
         while not until():
             assert self._queue, "nothing happens any more: " + self.describe()
-            when, _, action = heappop(self._queue)
+            when, _, action, args = heappop(self._queue)
             assert when <= end, f"not within {limit_ms} ms: " + self.describe()
             self.now = max(self.now, when)
-            action()
+            action(*args)
 
     def run_for(self, ms: int) -> None:
-        done: list[bool] = []
-        self.at(ms, lambda: done.append(True))
-        self.run(lambda: bool(done), ms + 1)
+        end = self.now + ms
+        while self._queue and self._queue[0][0] <= end:
+            self.now, _, action, args = heappop(self._queue)
+            action(*args)
+        self.now = end
 
     def entropy(self, size: int) -> bytes:
         return self.random.randbytes(size)
@@ -149,10 +171,9 @@ class World:
             seat.state = restore(seat.disk, Index(seat.index), self.trust, self.timing, generation=self.generation)
         seat.next_offset = seat.state.log.offset + 1
         seat.catch_up = len(self.log)
-        life = seat.life
         self._feed(seat, RosterFile(seat.roster))
         self._presence()
-        self.at(self._delay(), lambda: self._pump(seat, life))
+        self.at(self._delay(), self._pump, seat.index, seat.life)
 
     def _presence(self) -> None:
         alive = {Index(i): seat for i, seat in self.seats.items() if seat.state is not None}
@@ -166,7 +187,10 @@ class World:
             for i, seat in alive.items()
         }
         for seat in alive.values():
-            self._feed(seat, PeersChanged(live))
+            self.at(0, self._hear, seat.index, PeersChanged(live))
+
+    def _hear(self, index: int, event: Event) -> None:
+        self._feed(self.seats[index], event)
 
     def _delay(self) -> int:
         return self.random.randint(1, self.weather.delay_ms)
@@ -174,8 +198,9 @@ class World:
     def _happens(self, chance: float) -> bool:
         return chance > 0 and self.random.random() < chance
 
-    def _pump(self, seat: SimSeat, life: int) -> None:
+    def _pump(self, index: int, life: int) -> None:
         """Hand a seat the records that it has not had, one by one; then, once, the word that it caught up."""
+        seat = self.seats[index]
         while seat.life == life and seat.state is not None:
             if seat.catch_up is not None and seat.next_offset >= seat.catch_up:
                 seat.catch_up = None
@@ -198,41 +223,79 @@ class World:
         seat.notes += transition.notes
         if plan == "write" or self._happens(self.weather.crash):
             return self._crash(seat, planned=bool(plan))
-        seat.disk = durable(transition.state)
+        writes = not self.lazy or bool(transition.send) or transition.state.secrets != before.secrets
+        if writes:
+            self._point(seat)
+            seat.disk = durable(transition.state)
+            if self.watch is not None:
+                self.watch(seat, transition.state)
         if transition.state.committed != before.committed:
             self.at(1, self._presence)
         if plan == "send" or self._happens(self.weather.crash):
             return self._crash(seat, planned=bool(plan))
+        if writes:
+            self._point(seat)
         for each in transition.send:
-            if isinstance(each, ToLog):
-                self._send(seat, each.message)
-            elif isinstance(each, ToKeys):
-                seat.published.append(each.record)
+            self._leave(seat, each)
+            self._point(seat)
             if self._happens(self.weather.crash / 2):
                 return self._crash(seat)
         if plan == "sent":
             return self._crash(seat, planned=True)
-        life = seat.life
         seat.wake += 1
-        wake = seat.wake
         if transition.wake_at is not None:
-            self.at(max(1, transition.wake_at - self.now), lambda: self._tick(seat, life, wake))
+            self.at(max(1, transition.wake_at - self.now), self._tick, seat.index, seat.life, seat.wake)
         self._sign(seat)
         return None
 
-    def _tick(self, seat: SimSeat, life: int, wake: int) -> None:
+    def _leave(self, seat: SimSeat, each: Outgoing) -> None:
+        if isinstance(each, ToLog):
+            self._send(seat, each.message)
+        elif isinstance(each, ToKeys):
+            seat.published.append(each.record)
+        elif isinstance(each, ToAudit):
+            seat.audit.append(each.event)
+
+    def _point(self, seat: SimSeat) -> None:
+        """Before or after a durable write, or after a send: here a process may die."""
+        if self.on_point is not None:
+            self.on_point(seat)
+
+    def branch(self) -> "World":
+        """The same world once more, to go on in another way."""
+        other = copy(self)
+        other.random = Random()
+        other.random.setstate(self.random.getstate())
+        other.log, other.down, other.on_point = list(self.log), set(self.down), None
+        other.seats = {
+            index: replace(seat, notes=list(seat.notes), audit=list(seat.audit), published=list(seat.published))
+            for index, seat in self.seats.items()
+        }
+        other._queue = [(when, count, self._again(action, other), args) for when, count, action, args in self._queue]
+        return other
+
+    def _again(self, action: Callable[..., None], other: "World") -> Callable[..., None]:
+        assert getattr(action, "__self__", None) is self, f"{action} belongs to one world only"
+        moved: Callable[..., None] = getattr(other, action.__name__)
+        return moved
+
+    def _tick(self, index: int, life: int, wake: int) -> None:
+        seat = self.seats[index]
         if (seat.life, seat.wake) == (life, wake):
             self._feed(seat, Tick())
 
     def _crash(self, seat: SimSeat, *, planned: bool = False) -> None:
         seat.state = None
-        life = seat.life
+        self.at(self.random.randint(10, 100 if planned else 3_000), self._start_again, seat.index, seat.life)
 
-        def again() -> None:
-            if seat.state is None and seat.life == life and seat.index not in self.down:
-                self._boot(seat)
+    def crash(self, index: int) -> None:
+        """The process dies, and is started again at once."""
+        self._crash(self.seats[index], planned=True)
 
-        self.at(self.random.randint(10, 100 if planned else 3_000), again)
+    def _start_again(self, index: int, life: int) -> None:
+        seat = self.seats[index]
+        if seat.state is None and seat.life == life and index not in self.down:
+            self._boot(seat)
 
     # --- the log -----------------------------------------------------------------------------------------------------
 
@@ -243,25 +306,27 @@ class World:
         for each in records:
             raw = playbook.say(seat.index, each, seat.state.log, seat.name, life=str(seat.life))
             if self._happens(self.weather.fail):
-                self.at(self._delay(), lambda each=each: self._failed(seat, life, each))  # type: ignore[misc]
+                self.at(self._delay(), self._failed, seat.index, life, each)
                 continue
             if self._happens(self.weather.lose):
                 continue
-            self.at(self._delay(), lambda raw=raw: self.append(raw))  # type: ignore[misc]
+            self.at(self._delay(), self.append, raw)
             if self._happens(self.weather.repeat):
-                self.at(self._delay() * 5, lambda raw=raw: self.append(raw))  # type: ignore[misc]
+                self.at(self._delay() * 5, self.append, raw)
         if self._happens(self.weather.rubbish):
-            self.at(self._delay(), lambda: self.append(self._rubbish()))
+            self.at(self._delay(), self._litter)
 
-    def _failed(self, seat: SimSeat, life: int, record: CeremonyRecord) -> None:
-        if seat.life == life:
-            self._feed(seat, SendFailed(record))
+    def _failed(self, index: int, life: int, record: CeremonyRecord) -> None:
+        if self.seats[index].life == life:
+            self._feed(self.seats[index], SendFailed(record))
+
+    def _litter(self) -> None:
+        self.append(self._rubbish())
 
     def append(self, raw: bytes) -> None:
         self.log.append(raw)
         for seat in self.seats.values():
-            life = seat.life
-            self.at(self._delay(), lambda seat=seat, life=life: self._pump(seat, life))  # type: ignore[misc]
+            self.at(self._delay(), self._pump, seat.index, seat.life)
 
     def _rubbish(self) -> bytes:
         """What somebody without a key can write: noise, somebody else's record again, or with a bit flipped."""
@@ -282,12 +347,12 @@ class World:
     def _sign(self, seat: SimSeat) -> None:
         if seat.state is None:
             return
-        life = seat.life
         for open_id, session in signing_view(seat.state, Instant(self.now)).internal.items():
             if session.coordinate:
-                self.at(self._delay(), lambda open_id=open_id: self._session(seat, life, open_id))  # type: ignore[misc]
+                self.at(self._delay(), self._session, seat.index, seat.life, open_id)
 
-    def _session(self, seat: SimSeat, life: int, open_id: OpenId) -> None:
+    def _session(self, index: int, life: int, open_id: OpenId) -> None:
+        seat = self.seats[index]
         if seat.life != life or seat.state is None:
             return
         own = signing_view(seat.state, Instant(self.now)).internal.get(open_id)
@@ -301,7 +366,7 @@ class World:
             if theirs is not None and theirs.message == own.message and theirs.keys.share is not None:
                 willing[other.index] = theirs.keys
         if len(willing) < own.keys.threshold:
-            self.at(50, lambda: self._session(seat, life, open_id))
+            self.at(50, self._session, index, life, open_id)
             return
         chosen = [seat.index, *(i for i in willing if i != seat.index)][: own.keys.threshold]
         signature = playbook.sign_with(willing, chosen, own.message, f"{open_id.hex()} {self.now}")
@@ -353,6 +418,15 @@ class World:
 
     def feed_refresh(self, index: int, raw: bytes, key: KeyId = playbook.KEY) -> None:
         self._feed(self.seats[index], RefreshAsked(key, raw))
+
+    def blamed(self) -> set[tuple[int, str]]:
+        """Whom the audit topic blames, and for what."""
+        return {(entry.signers[0], entry.code) for entry in self.entries(AuditKind.BLAME)}
+
+    def entries(self, kind: AuditKind) -> list[AuditEntry]:
+        """What all seats told the audit topic."""
+        events = (event for seat in self.seats.values() for event in seat.audit)
+        return [entry for event in events for entry in event.entries if entry.kind is kind]
 
     def noted(self, name: str) -> int:
         """How many seats have told of this fact."""
