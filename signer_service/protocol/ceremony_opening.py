@@ -175,6 +175,12 @@ def _request(state: CeremonyState, key: KeyLog, now: Instant) -> bytes:
     return b""
 
 
+def live_holders(state: CeremonyState, key: KeyLog) -> frozenset[Index]:
+    """Seats that are up, mean to stay, and say that they hold a share of the current epoch."""
+    live = state.soft.live.values()
+    return frozenset(peer.index for peer in live if not peer.draining and peer.epochs.get(key.key_id) == key.epoch)
+
+
 def refusal(state: CeremonyState, key_id: KeyId, now: Instant) -> RefusalCode | None:
     """Why a refresh of this key cannot be asked for now; None if it can."""
     key = state.log.keys.get(key_id)
@@ -184,8 +190,13 @@ def refusal(state: CeremonyState, key_id: KeyId, now: Instant) -> RefusalCode | 
         return RefusalCode.NO_KEY_YET
     if not state.may_speak:
         return RefusalCode.REFRESH_UNAVAILABLE
-    if key.attempt is not None or any(seat == state.seat for seat, _ in key.opens):
+    opened = key_id in state.opens or any(seat == state.seat for seat, _ in key.opens)
+    if key.attempt is not None or opened or state.soft.asked.get(key_id, (0, b""))[0] == key.epoch:
         return RefusalCode.CEREMONY_RUNNING
+    committee = dealing_committee(state.log, key_id)
+    # It would be opened, burn nonces, and stand in the way until patience is over, for nothing.
+    if committee is None or len(live_holders(state, key)) < committee.commit_quorum:
+        return RefusalCode.QUORUM_LOST
     last = max(state.opened.get(key_id, 0), state.committed.get(key_id, 0))
     return RefusalCode.REFRESH_TOO_SOON if now < last + state.timing.min_interval_ms else None
 

@@ -16,7 +16,7 @@ from common.wire.messages import Announce, CeremonyRecord, Deal, KeyRecord, Open
 from signer_service.frost.group import Scalar
 from signer_service.protocol.log_state import LogState
 from signer_service.protocol.log_wire import LogTrust
-from signer_service.protocol.machine import InternalSigned, Peer, PeersChanged, Tick
+from signer_service.protocol.machine import InternalSigned, Peer, PeersChanged, RefreshAsked, Tick
 from signer_service.protocol.view import EpochKeys
 
 # --- events ----------------------------------------------------------------------------------------------------------
@@ -45,14 +45,6 @@ class LogLost:
 class RosterFile:
     """The roster as this process has it as a file. Fed at start, and whenever the file changes."""
 
-    raw: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class RefreshAsked:
-    """A MsgToSign with mode refresh for this key, as received; its edge signature is checked again here."""
-
-    key_id: KeyId
     raw: bytes
 
 

@@ -24,7 +24,16 @@ from typing import TypeAlias
 
 from common.errors import BadInput
 from common.ids import BootId, Index, Instant
-from common.wire.messages import MAX_DEADLINE_MS, Mode, NonceBatch, Outcome, RefusalCode, SignatureShares, SignItem
+from common.wire.messages import (
+    MAX_DEADLINE_MS,
+    Accepted,
+    Mode,
+    NonceBatch,
+    Outcome,
+    RefusalCode,
+    SignatureShares,
+    SignItem,
+)
 from common.wire.signatures import check_request
 from signer_service.protocol.collect import expire, take_commitments, take_shares
 from signer_service.protocol.commitment_pool import CommitmentPool, Stocks
@@ -159,7 +168,7 @@ def _accept_item(ctx: Context, record: Record, item: SignItem, position: int) ->
         if now > item.deadline_ms:
             ctx.refuse(work, RefusalCode.EXPIRED)
         else:
-            ctx.finish(work, state.decide_refresh(item, record.raw, state.view, now))
+            _decide_refresh(ctx, work, item, record.raw)
         return
     code = check_item(item, now)
     if code is None and item.key_id not in state.view.current:
@@ -168,6 +177,15 @@ def _accept_item(ctx: Context, record: Record, item: SignItem, position: int) ->
         ctx.queue(item.key_id).add(work)
     else:
         ctx.refuse(work, code)
+
+
+def _decide_refresh(ctx: Context, work: Work, item: SignItem, raw: bytes) -> None:
+    decided = ctx.state.decide_refresh(item, raw, ctx.state.view, ctx.now)
+    if isinstance(decided, Accepted):
+        ctx.out.refresh(item.key_id, raw)
+    else:
+        ctx.out.note("refresh-refused", key_id=item.key_id, code=decided.code.value, detail=decided.detail)
+    ctx.finish(work, decided)
 
 
 def _join(ctx: Context, work: Work, record: Record, item: SignItem) -> None:

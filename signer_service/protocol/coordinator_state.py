@@ -24,7 +24,7 @@ QUORUM_GRACE_MS: Final = 500
 INTERNAL_RETRY_MS: Final = 200
 
 DecideRefresh: TypeAlias = Callable[[SignItem, bytes, SigningView, Instant], Accepted | Refused]
-"""What to say to an item with ``Mode.REFRESH``, given the record that it came in as received."""
+"""What to say to an item with ``Mode.REFRESH``, given the record that it came in as received. Changes nothing."""
 
 _RETRYABLE: Final = frozenset(
     {
@@ -32,7 +32,6 @@ _RETRYABLE: Final = frozenset(
         RefusalCode.OVERLOADED,
         RefusalCode.SHUTTING_DOWN,
         RefusalCode.NO_KEY_YET,
-        RefusalCode.CEREMONY_RUNNING,
     }
 )
 _DETAILS: Final = DETAILS | {
@@ -41,7 +40,9 @@ _DETAILS: Final = DETAILS | {
     RefusalCode.NO_KEY_YET: "the key has not been generated yet",
     RefusalCode.QUORUM_LOST: "too few replicas answered in time",
     RefusalCode.OVERLOADED: "the request waited too long for a place",
-    RefusalCode.REFRESH_UNAVAILABLE: "this replica does not take requests to refresh a key",
+    RefusalCode.CEREMONY_RUNNING: "a refresh of this key is asked for already, or under way",
+    RefusalCode.REFRESH_TOO_SOON: "the last ceremony of this key was a moment ago",
+    RefusalCode.REFRESH_UNAVAILABLE: "this replica takes part in no ceremonies now: see its alarms",
 }
 
 
@@ -51,7 +52,7 @@ def refused(code: RefusalCode, detail: str = "") -> Refused:
 
 
 def refresh_unavailable(_item: SignItem, _raw: bytes, _view: SigningView, _now: Instant) -> Refused:
-    """The ``DecideRefresh`` of a replica without resharing."""
+    """The ``DecideRefresh`` of a replica that takes part in no ceremonies."""
     return refused(RefusalCode.REFRESH_UNAVAILABLE)
 
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeAlias, TypeVar
 
-from common.ids import BootId, Index, Instant, OpenId, RecordId
+from common.ids import BootId, Index, Instant, KeyId, OpenId, RecordId
 from common.wire.messages import AuditEvent, CeremonyRecord, KeyRecord, MsgToSign, Outcome, PeerMessage
 
 State = TypeVar("State")
@@ -109,7 +109,18 @@ class InternalSigned:
     signature: bytes
 
 
-Outgoing: TypeAlias = ToPeer | ToLog | ToKeys | ToAudit | Answer | RecordDone | InternalSigned
+@dataclass(frozen=True, slots=True)
+class RefreshAsked:
+    """A MsgToSign with mode refresh for this key, as received: not for a topic, but an event of the ceremony machine.
+
+    That one checks the edge signature again, and whether a refresh may begin.
+    """
+
+    key_id: KeyId
+    raw: bytes
+
+
+Outgoing: TypeAlias = ToPeer | ToLog | ToKeys | ToAudit | Answer | RecordDone | InternalSigned | RefreshAsked
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ signature that nobody wrote down must not be seen outside.
 import hashlib
 from typing import TypeAlias
 
-from common.ids import Epoch, Index, Instant, OpenId
+from common.ids import Epoch, Index, Instant, KeyId, OpenId
 from common.wire.messages import (
     Accepted,
     AuditEntry,
@@ -29,6 +29,7 @@ from signer_service.protocol.machine import (
     Note,
     Outgoing,
     RecordDone,
+    RefreshAsked,
     ToAudit,
     ToPeer,
 )
@@ -43,7 +44,7 @@ _NO_EPOCH = Epoch(0)
 class Outbox:
     """Everything that one step wants done."""
 
-    __slots__ = ("_answers", "_audits", "_blames", "_groups", "_signed", "_wants", "notes")
+    __slots__ = ("_answers", "_audits", "_blames", "_groups", "_internal", "_wants", "notes")
 
     def __init__(self) -> None:
         self._groups: dict[Index, list[SignGroup]] = {}
@@ -51,7 +52,7 @@ class Outbox:
         self._answers: dict[Record, list[Outcome]] = {}
         self._audits: dict[Record, list[AuditEntry]] = {}
         self._blames: list[AuditEntry] = []
-        self._signed: list[InternalSigned] = []
+        self._internal: list[InternalSigned | RefreshAsked] = []
         self.notes: list[Note] = []
 
     def package(self, seat: Index, group: SignGroup) -> None:
@@ -77,7 +78,11 @@ class Outbox:
 
     def internal(self, open_id: OpenId, signature: bytes) -> None:
         """Hand a key record's signature to the ceremonies."""
-        self._signed.append(InternalSigned(open_id, signature))
+        self._internal.append(InternalSigned(open_id, signature))
+
+    def refresh(self, key_id: KeyId, raw: bytes) -> None:
+        """Hand an accepted request for a refresh to the ceremonies."""
+        self._internal.append(RefreshAsked(key_id, raw))
 
     def note(self, name: str, **fields: str | float | bool) -> None:
         """A fact for logs and metrics."""
@@ -90,7 +95,7 @@ class Outbox:
             send += [ToPeer(seat, SignPackage(part)) for part in share_out(groups)]
         for seat, wants in self._wants.items():
             send += [ToPeer(seat, NonceRequest(tuple(wants[k : k + 256]))) for k in range(0, len(wants), 256)]
-        send += self._signed
+        send += self._internal
         send += [ToAudit(AuditEvent("", (entry,))) for entry in self._blames]
         send += [
             ToAudit(AuditEvent(record.request.record_id, tuple(entries))) for record, entries in self._audits.items()

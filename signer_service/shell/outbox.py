@@ -45,6 +45,7 @@ from signer_service.protocol.machine import (
     Origin,
     Outgoing,
     RecordDone,
+    RefreshAsked,
     ToAudit,
     ToPeer,
 )
@@ -94,7 +95,7 @@ class Outbox:
         names: Names,
         book: RecordBook,
         metrics: Metrics,
-        on_internal: Callable[[InternalSigned], None],
+        on_internal: Callable[[InternalSigned | RefreshAsked], None],
         on_poison: Callable[[Record, str, str], None],
         on_bug: Callable[[BaseException], None],
         traces: Traces | None = None,
@@ -140,7 +141,7 @@ class Outbox:
                 else:
                     self._book.answered(each.origin.partition, each.origin.offset)
                     self._traces.finished((each.origin.partition, each.origin.offset))
-            elif isinstance(each, InternalSigned):
+            elif isinstance(each, InternalSigned | RefreshAsked):
                 self._on_internal(each)
             else:
                 raise TypeError(f"{type(each).__name__} is not for a signing machine to send")

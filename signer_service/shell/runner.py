@@ -10,16 +10,18 @@ from collections.abc import Sequence
 from typing import Final
 
 from common.clock_skew import SkewMeter
+from common.ids import Instant
 from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Record, Start, TailConsumer
 from common.observability.admin import Health
 from common.observability.logging import get_logger
 from common.wire import topics
 from common.wire.envelope import Signer
-from common.wire.messages import Role, Roster
+from common.wire.messages import Accepted, Refused, Role, Roster, SignItem
 from signer_service.protocol import coordinator, participant
 from signer_service.protocol.ceremony_state import RosterFile
-from signer_service.protocol.machine import InternalSigned, PeersChanged
-from signer_service.protocol.view import ViewChanged
+from signer_service.protocol.machine import InternalSigned, Note, PeersChanged, RefreshAsked
+from signer_service.protocol.refresh_decision import decide_refresh
+from signer_service.protocol.view import SigningView, ViewChanged
 from signer_service.shell import health
 from signer_service.shell.beats import Beats
 from signer_service.shell.ceremonies import Ceremonies
@@ -40,6 +42,8 @@ from signer_service.shell.traces import Traces
 from signer_service.shell.waiting import wait_until
 
 FLUSH_S: Final = 3.0
+PHASES: Final = frozenset({"ceremony-opened", "ceremony-phase", "ceremony-ended", "ceremony-committed"})
+"""What the ceremony machine notes when a ceremony goes a step on."""
 LOOK_S: Final = 0.1
 """How often silence is looked for: a seat that went away shall be noticed soon after it is overdue."""
 
@@ -88,7 +92,7 @@ class Replica:
             loop,
             sources,
             participant.start(self._seat, given.boot_id, given.wire),
-            coordinator.start(self._seat, given.boot_id, given.wire),
+            coordinator.start(self._seat, given.boot_id, given.wire, decide_refresh=self._decide_refresh),
             self._outbox,
             self._notes.tell,
             self._life.bug,
@@ -122,7 +126,7 @@ class Replica:
             self._signer,
             self._names,
             metrics,
-            self._notes.tell,
+            self._tell_of_ceremonies,
             self._on_view,
         )
         self._peers = PeerInbox(
@@ -319,8 +323,17 @@ class Replica:
     def _beat_now(self) -> None:
         self._beats.now()
 
-    def _on_internal(self, signed: InternalSigned) -> None:
-        self._ceremonies.feed(signed)
+    def _decide_refresh(self, item: SignItem, raw: bytes, _view: SigningView, now: Instant) -> Accepted | Refused:
+        return decide_refresh(self._ceremonies.state, item.key_id, raw, now)
+
+    def _on_internal(self, event: InternalSigned | RefreshAsked) -> None:
+        self._ceremonies.feed(event)
+
+    def _tell_of_ceremonies(self, notes: tuple[Note, ...]) -> None:
+        self._notes.tell(notes)
+        if any(note.name in PHASES for note in notes):
+            # Whoever watches a refresh sees each phase; and nobody takes us for a holder of the epoch before.
+            self._beats.now()
 
     def _on_poison(self, record: Record, reason: str, detail: str) -> None:
         self._requests.keep(record, reason, detail)

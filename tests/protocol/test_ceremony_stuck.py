@@ -13,10 +13,10 @@ from common.wire.signatures import ENVELOPE_DOMAIN, SIGNATURE_BYTES, sign_bytes
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import durable, restore
 from signer_service.protocol.ceremony_opening import next_due
-from signer_service.protocol.ceremony_state import CaughtUp, LogLost, LogRecord, RefreshAsked
+from signer_service.protocol.ceremony_state import CaughtUp, LogLost, LogRecord
 from signer_service.protocol.fold import fold
 from signer_service.protocol.log_state import LogState
-from signer_service.protocol.machine import Tick, ToLog
+from signer_service.protocol.machine import RefreshAsked, Tick, ToLog
 from tests import playbook
 from tests.world import World
 

@@ -34,6 +34,7 @@ from signer_service.protocol.machine import (
     Origin,
     PeerArrived,
     RecordDone,
+    RefreshAsked,
     RequestArrived,
     RequestsDropped,
     Sender,
@@ -120,7 +121,8 @@ def test_the_decision_about_a_refresh_is_handed_in() -> None:
     state = coordinator.step(state, ViewChanged(view), Instant(START), dice.entropy).state
     request, raw = pod.record([pod.item(b"", START, mode=Mode.REFRESH)])
     out = coordinator.step(state, RequestArrived(Origin(0, 0), request, raw), Instant(START), dice.entropy)
-    audit, answer, done = out.send
+    asked, audit, answer, done = out.send
+    assert asked == RefreshAsked(KEY, raw)
     assert isinstance(answer, Answer)
     assert isinstance(answer.outcomes[0].result, Accepted)
     assert isinstance(audit, ToAudit)
