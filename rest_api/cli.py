@@ -6,54 +6,69 @@ interrupted.
 """
 
 import sys
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final
 
 import typer
-from stamina.instrumentation import set_on_retry_hooks
 from typer.exceptions import TyperException
 
 from common.errors import BadInput, Unavailable
-from rest_api import client
-from rest_api.commands import batch, cluster, signing, system
+from rest_api import client_wire
 from rest_api.commands.options import DONE, EXIT_CODES, INTERRUPTED, INVALID, REFUSED, UNAVAILABLE, USAGE, fail
 
-app = typer.Typer(
-    name="signer-flow",
-    help="Threshold signing over Kafka: plain Ed25519 signatures from a key that no machine holds.",
-    epilog=EXIT_CODES,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-for _command in (
-    signing.sign,
-    signing.verify,
-    batch.batch,
-    cluster.status,
-    cluster.refresh,
-    system.token,
-    system.topics,
-):
-    app.command(epilog=EXIT_CODES)(_command)
-app.command(epilog="Stops on Ctrl-C within 5 s and leaves nothing behind. " + EXIT_CODES)(system.demo)
+COMMANDS: Final = {
+    "sign": "signing",
+    "verify": "signing",
+    "batch": "batch",
+    "status": "cluster",
+    "refresh": "cluster",
+    "token": "token",
+    "topics": "topics",
+    "demo": "demo",
+}
+"""Command to its module in ``rest_api.commands``, where the function has the command's name; in the order of --help."""
+_EPILOGS: Final = {"demo": "Stops on Ctrl-C within 5 s and leaves nothing behind. " + EXIT_CODES}
+
+
+def program(words: Sequence[str] = ()) -> typer.Typer:
+    """Return the command line for ``words``, the arguments of this run.
+
+    It has the one command that they begin with, or all where they name none (help, completion, a slip): most of a
+    short command's time would otherwise go into importing what only the others need.
+    """
+    app = typer.Typer(
+        name="signer-flow",
+        help="Threshold signing over Kafka: plain Ed25519 signatures from a key that no machine holds.",
+        epilog=EXIT_CODES,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    # With a callback the name of the command stays part of the line, also where there is only one.
+    app.callback()(lambda: None)
+    named = [word for word in words[:1] if word in COMMANDS]
+    for name in named or COMMANDS:
+        command = getattr(import_module(f"rest_api.commands.{COMMANDS[name]}"), name)
+        app.command(epilog=_EPILOGS.get(name, EXIT_CODES))(command)
+    return app
 
 
 def main() -> None:
     """Entry point: run a command, and turn every expected error into one line and its exit code."""
-    # Of its own accord stamina tells of each retry on standard output, in the middle of the results.
-    set_on_retry_hooks(())
     try:
-        code = app(standalone_mode=False)
+        code = program(sys.argv[1:])(standalone_mode=False)
     except TyperException as error:
         if not (line := error.format_message()):  # no command given: the help has been printed
             sys.exit(USAGE)
         fail(USAGE, f"{line} (see --help)")
     except (typer.Abort, KeyboardInterrupt):
         fail(INTERRUPTED, "interrupted")
-    except client.WrongAnswer as error:
+    except client_wire.WrongAnswer as error:
         fail(INVALID, str(error))
-    except client.Refused as error:
+    except client_wire.Refused as error:
         fail(REFUSED, str(error))
-    except client.ClientError as error:
+    except client_wire.ClientError as error:
         fail(UNAVAILABLE, str(error))
     except BadInput as error:
         fail(USAGE, error.detail)

@@ -17,6 +17,7 @@ import stamina
 
 from rest_api import client_wire as wire
 from rest_api.client_wire import (
+    DEFAULT_TIMEOUT_MS,
     BatchItem,
     Call,
     ClientError,
@@ -30,6 +31,7 @@ from rest_api.client_wire import (
 )
 
 __all__ = [
+    "DEFAULT_TIMEOUT_MS",
     "AsyncClient",
     "BatchItem",
     "Client",
@@ -43,7 +45,6 @@ __all__ = [
     "WrongAnswer",
 ]
 
-DEFAULT_TIMEOUT_MS = 5_000
 # The service keeps to its deadline; the transport waits a little longer, so that its 504 arrives rather than our own.
 _GRACE_S = 2.0
 

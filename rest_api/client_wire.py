@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from common import ed25519
 
+DEFAULT_TIMEOUT_MS: Final = 5_000
 JSON_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
 
 

@@ -1,4 +1,4 @@
-"""The commands of ``signer-flow``, one file each; ``rest_api.cli`` puts them together.
+"""The commands of ``signer-flow``; ``rest_api.cli`` imports the one that is run.
 
 ``options``    what several share: options, exit codes, the client, files and base64 on the command line
 ``signing``    sign, verify
@@ -8,5 +8,5 @@
 ``pipeline``   batches in flight, in order, in constant memory
 ``interrupts`` Ctrl-C where it does no harm
 ``cluster``    status, refresh
-``system``     demo, topics, token
+``token`` ``topics`` ``demo``: one each
 """

@@ -3,12 +3,15 @@
 import re
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Final, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn
 
 import orjson
 import typer
 
-from rest_api import client, client_wire
+from rest_api import client_wire
+
+if TYPE_CHECKING:
+    from rest_api.client import Client
 
 DONE, INVALID, USAGE, REFUSED, UNAVAILABLE, INTERRUPTED = 0, 1, 2, 3, 4, 130
 MAX_MESSAGE_BYTES: Final = 64 * 1024
@@ -59,16 +62,23 @@ def show(value: Any) -> None:
 def connect(
     url: str,
     token: str | None,
-    timeout_ms: int = client.DEFAULT_TIMEOUT_MS,
+    timeout_ms: int = client_wire.DEFAULT_TIMEOUT_MS,
     public_key: str | None = None,
     retry_for_s: float = 10.0,
-) -> client.Client:
+) -> "Client":
     """Return a client for the common options; a wrong one is a usage error."""
+    # Imported here: what works offline does not wait for the import of an HTTP client.
+    from stamina.instrumentation import set_on_retry_hooks  # noqa: PLC0415
+
+    from rest_api.client import Client  # noqa: PLC0415
+
+    # Of its own accord stamina tells of each retry on standard output, in the middle of the results.
+    set_on_retry_hooks(())
     pinned = None if public_key is None else read_public_key(public_key)
     if token is not None and not (token.isascii() and token.isprintable() and token):
         raise typer.BadParameter("not a token: expected printable ASCII", param_hint="--token")
     try:
-        return client.Client(url, token=token, timeout_ms=timeout_ms, public_key=pinned, retry_for_s=retry_for_s)
+        return Client(url, token=token, timeout_ms=timeout_ms, public_key=pinned, retry_for_s=retry_for_s)
     except ValueError as error:
         raise typer.BadParameter(str(error), param_hint="--url") from None
 

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from common import ed25519
-from rest_api import client, client_wire
+from rest_api import client_wire
 from rest_api.commands.options import (
     DEFAULT_URL,
     INVALID,
@@ -30,7 +30,7 @@ def sign(
     url: Url = DEFAULT_URL,
     key: Key = None,
     token: Token = None,
-    timeout_ms: Timeout = client.DEFAULT_TIMEOUT_MS,
+    timeout_ms: Timeout = client_wire.DEFAULT_TIMEOUT_MS,
     public_key: PublicKey = None,
     json: AsJson = False,
 ) -> None:

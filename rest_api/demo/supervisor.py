@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 import typer
+from stamina.instrumentation import set_on_retry_hooks
 
 from common.errors import SignerFlowError, Unavailable
 from common.kafka.client import KafkaClient
@@ -45,6 +46,8 @@ def run(plan: Plan) -> int:
     Returns:
         Exit code: 0 when it was told to end, 4 when it could not start.
     """
+    # stamina would tell of each retry on standard output; what the demo prints is its own.
+    set_on_retry_hooks(())
     try:
         with contextlib.suppress(KeyboardInterrupt):
             asyncio.run(_run(plan))

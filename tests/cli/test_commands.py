@@ -10,7 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from common import ed25519
-from rest_api.cli import app
+from rest_api.cli import program
+from rest_api.client_wire import b64
 from tests.cli.running import cli, environment
 from tests.rest_api.world import Pod, World, running_pod
 
@@ -124,12 +125,36 @@ async def test_a_token_in_the_environment_is_never_shown_as_a_default() -> None:
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_the_help_of_each_command_tells_its_exit_codes(command: str) -> None:
-    done = CliRunner().invoke(app, [command, "--help"], env={"COLUMNS": "200"})
+    done = CliRunner().invoke(program([command]), [command, "--help"], env={"COLUMNS": "200"})
     assert done.exit_code == 0
     for code in ("0 done", "2 usage", "3 refused", "4 unavailable", "130 interrupted"):
         assert code in " ".join(done.output.split())
     if command != "demo":
         assert "--json" in done.output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "unwanted"),
+    [
+        (
+            ("verify", "-", "--public-key", b64(bytes(32)), "--signature", "AA=="),
+            1,
+            {"httpx", "stamina", "rich.progress"},
+        ),
+        (("sign", "-", "--url", "http://127.0.0.1:1", "--timeout-ms", "nine"), 2, {"rest_api.demo", "uvicorn"}),
+    ],
+)
+def test_a_command_loads_nothing_that_only_others_need(
+    arguments: tuple[str, ...], code: int, unwanted: set[str]
+) -> None:
+    ask = "import atexit, sys, rest_api.cli as c; atexit.register(lambda: print(*sys.modules)); c.main()"
+    done = subprocess.run(
+        [sys.executable, "-c", ask, *arguments], input="", capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == code, done
+    loaded = set(done.stdout.split())
+    assert "rest_api.commands.signing" in loaded
+    assert loaded & (unwanted | {"confluent_kafka", "fastapi", "fastavro", "structlog"}) == set()
 
 
 def test_a_shell_completes_commands_and_options(tmp_path: Path) -> None:
