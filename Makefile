@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 # A file's tests stay in one worker: what it starts once (a broker, a demo) is started once.
 WORKERS ?= 2
+# Tests start some two hundred processes: each would compile all of our modules anew.
+unexport PYTHONDONTWRITEBYTECODE
 UV = $(shell command -v $(BIN)/uv || command -v uv)
 
 .DEFAULT_GOAL := help
