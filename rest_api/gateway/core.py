@@ -78,6 +78,7 @@ class _View:
         self.suspected: Callable[[Index, BootId], bool] = routing.suspected
         self.draining: Callable[[Index], bool] = routing.draining
         self.owner: Callable[[int], tuple[Index, BootId] | None] = routing.owner
+        self.dark: Callable[[int], bool] = routing.dark
         self.blocking: Callable[[KeyId], int] = keys.blocking
 
 
