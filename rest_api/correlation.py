@@ -64,6 +64,9 @@ class View(Protocol):
     def blocking(self, key_id: KeyId) -> int:
         """n - t + 1: with so many seats unwilling, fewer than t are left and nobody can sign."""
 
+    def threshold(self, key_id: KeyId) -> int:
+        """t: so many seats cannot all be lying, nor all wait for others to join in a ceremony."""
+
 
 class End(Enum):
     """Ends of a request that are no answer of a signer."""
@@ -258,7 +261,9 @@ class Correlation:
         if pending.queued or not pending.refused or any(send.open for send in pending.sends):
             return
         unwilling = pending.refused.keys()
-        blocking = view.blocking(pending.item.key_id)
+        key_id = pending.item.key_id
+        # One seat that accepts a refresh is enough for it. Of t that will not, each has a reason of its own.
+        blocking = view.threshold(key_id) if pending.item.mode is Mode.REFRESH else view.blocking(key_id)
         if len(unwilling) >= blocking or not view.live() - unwilling:
             self._complete(pending, _judgement(pending.refused, blocking), step)
         elif pending.item.request_id not in self._waiting:

@@ -132,6 +132,12 @@ class VerifyRequest(BaseModel):
     ] = None
 
 
+_LastRefresh = Annotated[str | None, Field(description="when the epoch began; RFC 3339, UTC")]
+_NextRefresh = Annotated[
+    str | None, Field(description="when enough replicas find a refresh due; the past, if it is overdue; RFC 3339, UTC")
+]
+
+
 class _Answer(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
@@ -210,6 +216,15 @@ class JwkSet(_Answer):
     keys: list[Jwk]
 
 
+class CeremonyInfo(_Answer):
+    """A ceremony that is running: ``generate`` or ``reshare`` (refresh, heal, another committee)."""
+
+    kind: str
+    phase: Annotated[str, Field(description="announce, deal, verdict, ready, commit")]
+    attempt: int
+    awaited: Annotated[list[int], Field(description="seats that the phase waits for, ascending")]
+
+
 class KeyInfo(_Answer):
     """A public key and what is known of the committee that holds it."""
 
@@ -222,8 +237,18 @@ class KeyInfo(_Answer):
     epoch: int
     threshold: int
     signers: Annotated[int, Field(description="n, the size of the committee")]
-    last_refresh: Annotated[str | None, Field(description="RFC 3339, UTC")]
-    next_refresh: Annotated[str | None, Field(description="RFC 3339, UTC")]
+    last_refresh: _LastRefresh
+    next_refresh: _NextRefresh
+    ceremony: CeremonyInfo | None
+
+
+class RefreshResponse(_Answer):
+    """A refresh was asked for, and is not over. ``location`` is where to see its phases and the epoch after it."""
+
+    request_id: str
+    key_id: str
+    epoch: Annotated[int, Field(description="the epoch that it goes on from")]
+    location: str
 
 
 class KeysResponse(_Answer):
@@ -232,21 +257,14 @@ class KeysResponse(_Answer):
     keys: list[KeyInfo]
 
 
-class CeremonyInfo(_Answer):
-    """A ceremony that is running."""
-
-    kind: str
-    phase: str
-    attempt: int
-    awaited: list[int]
-
-
 class ClusterKey(_Answer):
     """How far a key is from being unable to sign."""
 
     key_id: str
     epoch: int
     quorum_margin: Annotated[int, Field(description="live holders of a share, less the threshold")]
+    last_refresh: _LastRefresh
+    next_refresh: _NextRefresh
     ceremony: CeremonyInfo | None
 
 

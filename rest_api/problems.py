@@ -51,7 +51,6 @@ TABLE: Final[Mapping[str, ProblemSpec]] = {
     "rate-limited": ProblemSpec(429, "This caller asks too often", retryable=True, retry_after_s=1),
     # us
     "internal": ProblemSpec(500, "An internal error"),
-    "refresh-unavailable": ProblemSpec(501, "Refresh on request is not available"),
     "not-ready": ProblemSpec(503, "This pod is starting", retryable=True, retry_after_s=2),
     "broker-unavailable": ProblemSpec(503, "The message broker is away", retryable=True, retry_after_s=2),
     "no-key-yet": ProblemSpec(503, "The key is still being made", retryable=True, retry_after_s=2),
@@ -59,6 +58,7 @@ TABLE: Final[Mapping[str, ProblemSpec]] = {
     "overloaded": ProblemSpec(503, "The signers are busy", retryable=True, retry_after_s=1),
     "quorum-lost": ProblemSpec(503, "Too few signers are up", retryable=True, retry_after_s=2),
     "shutting-down": ProblemSpec(503, "This pod is going away", retryable=True, retry_after_s=1),
+    "refresh-unavailable": ProblemSpec(503, "The signers hold no ceremonies now"),
     "signers-refused": ProblemSpec(503, "The signers refused this pod's request"),
     "deadline": ProblemSpec(504, "No answer in time"),
 }

@@ -80,6 +80,7 @@ class _View:
         self.owner: Callable[[int], tuple[Index, BootId] | None] = routing.owner
         self.dark: Callable[[int], bool] = routing.dark
         self.blocking: Callable[[KeyId], int] = keys.blocking
+        self.threshold: Callable[[KeyId], int] = keys.threshold
 
 
 class Gateway:
@@ -294,19 +295,19 @@ class Gateway:
         request_id, result = completed.item.request_id, completed.result
         self._outbox.forget(request_id)
         if isinstance(result, Refused):
-            self._unsigned(completed.item, result.code.value)
+            self._failed(completed.item, result.code.value)
         elif isinstance(result, correlation.End):
-            self._unsigned(completed.item, result.value)
+            self._failed(completed.item, result.value)
         self._traces.end(request_id)
         future = self._futures.pop(request_id)
         if not future.done():  # cancelled: the caller went away
             future.set_result(result)
 
-    def _unsigned(self, item: SignItem, code: str) -> None:
+    def _failed(self, item: SignItem, code: str) -> None:
         self._metrics.refusals.labels(code=code).inc()
         trace_id = next(iter(self._traces.of([item.request_id])), None)
         self._lines.warn(
-            "an item got no signature",
+            "an item got no signature" if item.mode is Mode.SIGN else "a refresh was not accepted",
             burst=FAILURES_SAID,
             request_id=item.request_id,
             trace_id=trace_id,

@@ -66,8 +66,8 @@ class KeyDirectory:
         return MOST_BLOCKING if threshold is None else len(self._identities) - threshold + 1
 
     def threshold(self, key_id: KeyId) -> int:
-        """t of a key of the roster."""
-        return self._thresholds[key_id]
+        """t; of a key that the roster does not have (any more): more than there are seats."""
+        return self._thresholds.get(key_id, MOST_BLOCKING)
 
     # --- key records -------------------------------------------------------------------------------------------------
 

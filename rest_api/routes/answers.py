@@ -80,19 +80,25 @@ def trace_of(request: Request) -> TraceContext | None:
     return trace_given(request.scope) if spans is None else spans.current()
 
 
+TAKES_TIMEOUT: Final[dict[str, Any]] = {
+    "parameters": [
+        {
+            "name": TIMEOUT_HEADER,
+            "in": "header",
+            "description": "How long the caller waits, in milliseconds; by default as this pod's settings say.",
+            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
+        }
+    ]
+}
+"""OpenAPI's parameters of a route with a deadline."""
+
+
 def body_of(model: str, media_type: str = JSON_BODY) -> dict[str, Any]:
     """OpenAPI's requestBody and headers for a route that reads them itself."""
     schema = {"$ref": f"#/components/schemas/{model}"}
     return {
         "requestBody": {"required": True, "content": {media_type: {"schema": schema}}},
-        "parameters": [
-            {
-                "name": TIMEOUT_HEADER,
-                "in": "header",
-                "description": "How long the caller waits, in milliseconds; by default as this pod's settings say.",
-                "schema": {"type": "integer", "minimum": 1, "maximum": MAX_DEADLINE_MS},
-            }
-        ],
+        **TAKES_TIMEOUT,
     }
 
 

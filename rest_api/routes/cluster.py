@@ -6,16 +6,16 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from common.ids import Index, KeyId
-from common.wire.messages import KeyPresence
 from rest_api.dependencies import services
 from rest_api.gateway.core import Gateway
 from rest_api.models import ClusterResponse
+from rest_api.routes import committee
 from rest_api.routes.answers import as_json
 
 router = APIRouter(tags=["cluster"])
 
 
-@router.get("/v1/cluster", summary="Replicas, pods, quorum", responses={200: {"model": ClusterResponse}})
+@router.get("/v1/cluster", summary="Replicas, pods, quorum, ceremonies", responses={200: {"model": ClusterResponse}})
 async def cluster(request: Request) -> Response:
     """Return replicas with what they say of themselves, quorum margins, ceremonies, and API pods."""
     gateway = services(request).gateway
@@ -28,39 +28,15 @@ async def cluster(request: Request) -> Response:
     )
 
 
-def _heard(gateway: Gateway, key_id: KeyId) -> dict[Index, KeyPresence]:
-    """What live seats say of a key."""
-    routing = gateway.routing
-    return {
-        seat: key
-        for seat, view in routing.seats.items()
-        if routing.fresh(seat)
-        for key in view.beat.keys
-        if key.key_id == key_id
-    }
-
-
 def _key(gateway: Gateway, key_id: KeyId) -> dict[str, Any]:
-    record = gateway.keys.believed(key_id)
-    epoch = 0 if record is None else record.epoch
-    heard = _heard(gateway, key_id)
-    holders = sum(key.holds_share and key.epoch >= epoch for key in heard.values())
-    running = [key for key in heard.values() if key.phase not in {"", "idle"}]
-    ceremony: dict[str, Any] | None = None
-    if running:
-        # Seats may be a record apart: the one that is furthest says where it is.
-        newest = max(running, key=lambda key: (key.fold_offset, key.attempt))
-        ceremony = {
-            "kind": "generate" if record is None else "reshare",
-            "phase": newest.phase,
-            "attempt": newest.attempt,
-            "awaited": list(newest.awaited),
-        }
+    epoch = committee.epoch_of(gateway, key_id)
+    said = committee.heard(gateway, key_id).values()
     return {
         "key_id": key_id,
         "epoch": epoch,
-        "quorum_margin": holders - gateway.keys.threshold(key_id),
-        "ceremony": ceremony,
+        "quorum_margin": sum(key.holds_share and key.epoch >= epoch for key in said) - gateway.keys.threshold(key_id),
+        **committee.times(gateway, key_id),
+        "ceremony": committee.ceremony(gateway, key_id),
     }
 
 

@@ -2,20 +2,31 @@
 
 import base64
 import hashlib
-from collections import Counter
-from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 from fastapi import APIRouter, Path, Request
 from starlette.responses import Response
 
+from common.errors import Unavailable
 from common.ids import KeyId
-from common.wire.messages import KeyPresence, KeyRecord
-from rest_api.dependencies import charge, check_allowed, choose_key, identify, services
-from rest_api.gateway.core import Gateway
-from rest_api.models import JwkSet, KeyInfo, KeysResponse
+from common.wire.messages import Accepted, KeyRecord, Mode
+from rest_api.dependencies import (
+    admit,
+    charge,
+    check_allowed,
+    choose_key,
+    deadline_ms,
+    identify,
+    of_unavailable,
+    request_id,
+    same_site,
+    services,
+)
+from rest_api.gateway.core import Gateway, Result
+from rest_api.models import JwkSet, KeyInfo, KeysResponse, RefreshResponse
 from rest_api.problems import Problem
-from rest_api.routes.answers import as_json, problem_docs
+from rest_api.routes import committee
+from rest_api.routes.answers import TAKES_TIMEOUT, as_json, problem_docs, problem_of, trace_of
 
 router = APIRouter(tags=["keys"])
 KeyName = Annotated[str, Path(description="Which key.", examples=["default"])]
@@ -43,14 +54,6 @@ def fingerprint(public_key: bytes) -> str:
 
 def describe(gateway: Gateway, record: KeyRecord) -> dict[str, Any]:
     """One key as ``GET /v1/keys`` shows it."""
-    routing = gateway.routing
-    said = [
-        key
-        for seat, view in routing.seats.items()
-        if routing.fresh(seat)
-        for key in view.beat.keys
-        if key.key_id == record.key_id and key.epoch == record.epoch
-    ]
     return {
         "key_id": record.key_id,
         "algorithm": "Ed25519",
@@ -61,21 +64,9 @@ def describe(gateway: Gateway, record: KeyRecord) -> dict[str, Any]:
         "epoch": record.epoch,
         "threshold": record.threshold,
         "signers": len(gateway.keys.seats()),
-        "last_refresh": _moment(said, "last_refresh_ms"),
-        "next_refresh": _moment(said, "next_due_ms"),
+        **committee.times(gateway, record.key_id),
+        "ceremony": committee.ceremony(gateway, record.key_id),
     }
-
-
-def _moment(said: list[KeyPresence], name: str) -> str | None:
-    """What most live seats say (one that lies is outvoted), as RFC 3339."""
-    votes = Counter(value for key in said if (value := getattr(key, name)) > 0)
-    if not votes:
-        return None
-    try:
-        moment = datetime.fromtimestamp(votes.most_common(1)[0][0] / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return None
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @router.get("/v1/keys", summary="All public keys", responses={200: {"model": KeysResponse}})
@@ -110,11 +101,61 @@ async def jwks(request: Request) -> Response:
     "/v1/keys/{key_id}/refresh",
     summary="Ask for a refresh now",
     status_code=202,
-    responses=problem_docs(401, 403, 404, 429, 501, 503),
+    openapi_extra=TAKES_TIMEOUT,
+    responses={
+        202: {
+            "model": RefreshResponse,
+            "description": "It was asked for; the key tells of its phases, and of the new epoch when it is over.",
+            "headers": {"Location": {"description": "Where to look.", "schema": {"type": "string"}}},
+        },
+        **problem_docs(401, 403, 404, 409, 422, 429, 500, 503, 504),
+    },
 )
 async def refresh(request: Request, key_id: KeyName) -> Response:
-    """Ask the committee to replace the key's shares. The public key stays."""
+    """Ask the committee to replace the key's shares. The public key stays, and signing goes on."""
+    # There is no body whose media type would keep a page of another site out.
+    same_site(request)
+    gateway = services(request).gateway
     caller = identify(request)
+    timeout_ms = deadline_ms(request)
     charge(request, caller)
-    check_allowed(caller, choose_key(request, key_id))
-    raise Problem("refresh-unavailable", "this version replaces no shares on request")
+    chosen = choose_key(request, key_id)
+    check_allowed(caller, chosen)
+    admit(request, timeout_ms)
+    missing = committee.shortage(gateway, chosen)
+    if missing:
+        raise Problem("quorum-lost", missing)
+    own_id = request_id(request)
+    try:
+        pending = gateway.submit(
+            own_id, chosen, b"", caller.principal, timeout_ms, trace=trace_of(request), mode=Mode.REFRESH
+        )
+    except Unavailable as error:
+        raise of_unavailable(error) from None
+    result = await pending
+    if not isinstance(result, Accepted):
+        raise _not_accepted(gateway, chosen, result)
+    location = f"/v1/keys/{chosen}"
+    body = {"request_id": own_id, "key_id": chosen, "epoch": result.epoch, "location": location}
+    answer = as_json(body, 202)
+    answer.headers["Location"] = location
+    return answer
+
+
+def _not_accepted(gateway: Gateway, key_id: KeyId, result: Result) -> Problem:
+    """Why there is no refresh. What seats say of it in words was written for us, and is not passed on."""
+    problem = problem_of(result)
+    match problem.code:
+        case "ceremony-running":
+            return Problem(problem.code, committee.in_words(key_id, committee.ceremony(gateway, key_id)))
+        case "quorum-lost":
+            missing = committee.shortage(gateway, key_id)
+            return Problem(problem.code, missing or "the replicas do not agree that a refresh may begin now; try again")
+        case "refresh-too-soon":
+            return Problem(problem.code, f"the last ceremony of {key_id} was a moment ago: ask again later")
+        case "refresh-unavailable":
+            return Problem(problem.code, "the ceremony log is in doubt; the operator of this service has to look at it")
+        case "deadline":
+            return Problem(problem.code, f"no replica answered in time; GET /v1/keys/{key_id} shows what came of it")
+        case _:
+            return problem

@@ -58,6 +58,7 @@ class FakeView:
     going: set[Index] = field(default_factory=set)
     owners: dict[int, Index] = field(default_factory=lambda: {1: ONE, 2: TWO, 3: THREE})
     unread: set[int] = field(default_factory=set)
+    t: int = 2
 
     def live(self) -> AbstractSet[Index]:
         return self.up - self.going
@@ -77,6 +78,9 @@ class FakeView:
 
     def blocking(self, key_id: KeyId) -> int:
         return 2
+
+    def threshold(self, key_id: KeyId) -> int:
+        return self.t
 
 
 class Table:
@@ -365,6 +369,19 @@ def test_a_refresh_is_ended_by_a_seat_that_accepted_it_and_not_by_a_signature() 
     assert table.answer(accepted, None).counts == Counter(foreign=1)
     assert table.answer(accepted, ONE).completed[0].result == accepted
     assert Table().answer(accepted, ONE).counts == Counter(invalid=1)
+
+
+def test_a_refresh_is_refused_only_when_t_seats_say_so_and_accepted_when_one_does() -> None:
+    # n - t + 1 is 2 here. With t = 3 two seats may say so because each waits for others to join it, or lies.
+    running = Refused(RefusalCode.CEREMONY_RUNNING, "", retryable=False)
+    for last in (Accepted(KEY, Epoch(1)), running):
+        table = Table(mode=Mode.REFRESH)
+        table.view.t = 3
+        for n, seat in enumerate((ONE, TWO), start=1):
+            assert table.answer(running, seat, to=n).completed == []
+            assert table.send(Index(seat + 1))
+        [done] = table.answer(last, THREE, to=3).completed
+        assert done.result == last
 
 
 def test_everything_pending_is_ended_when_the_pod_goes_away() -> None:

@@ -185,8 +185,7 @@ async def test_a_key_is_shown_in_forms_that_other_tools_read(pod: Pod, shared_wo
     models.JwkSet.model_validate(jwks)
     assert jwks["keys"] == [key["jwk"]]
     a_problem(await pod.http.get("/v1/keys/none"), 404, "unknown-key")
-    a_problem(await pod.http.post("/v1/keys/default/refresh"), 501, "refresh-unavailable")
-    a_problem(await pod.http.post("/v1/keys/none/refresh"), 404, "unknown-key")
+    assert key["ceremony"] is None
 
 
 async def test_the_cluster_is_shown_as_it_is_heard(own_world: World) -> None:

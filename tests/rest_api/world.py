@@ -14,6 +14,7 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Final
 
 import httpx
 
@@ -26,8 +27,10 @@ from common.observability.spans import Spans
 from common.secret import Secret
 from common.wire import codec, envelope, topics, transcript
 from common.wire.messages import (
+    Accepted,
     KeyPresence,
     KeyRecord,
+    Mode,
     MsgSigned,
     MsgToSign,
     Outcome,
@@ -150,6 +153,12 @@ class Asked:
 Behaviour = Callable[[Asked], None]
 
 
+CALM: Final = KeyPresence(
+    DEFAULT, Epoch(1), True, "", 0, (), Instant(1_700_000_000_000), Instant(0), Offset(10), bytes(64)
+)
+"""No ceremony runs, and this seat holds a share of epoch 1."""
+
+
 @dataclass
 class TestSeat:
     """One seat: an identity, partitions of its own, and what it does with a request."""
@@ -168,15 +177,14 @@ class TestSeat:
     skew_ms: int = 0
     behaviour: Behaviour | None = None
     asked: list[MsgToSign] = field(default_factory=list)
+    key: KeyPresence = CALM
+    """What its beats say of the default key."""
 
     def signer(self) -> envelope.Signer:
         return envelope.Signer(Role.SIGNER, self.index, self.boot_id, self.committee.trust.identities[self.index][0])
 
     def beat(self) -> None:
         self.seq += 1
-        key = KeyPresence(
-            DEFAULT, Epoch(1), True, "", 0, (), Instant(1_700_000_000_000), Instant(0), Offset(10), bytes(64)
-        )
         presence = Presence(
             started_ms=Instant(self.started_ms),
             seq=self.seq,
@@ -188,7 +196,7 @@ class TestSeat:
             in_flight=0,
             queue_wait_ms=self.queue_wait_ms,
             nonces_left=100,
-            keys=(key,),
+            keys=(self.key,),
             clock_skew_ms=self.skew_ms,
         )
         topic = topics.presence(self.committee.prefix).name
@@ -245,7 +253,7 @@ class Committee:
     def reset(self) -> None:
         """Honest, awake and forgetful again."""
         for seat in self.seats.values():
-            seat.behaviour, seat.beating, seat.draining, seat.queue_wait_ms = None, True, False, 0
+            seat.behaviour, seat.beating, seat.draining, seat.queue_wait_ms, seat.key = None, True, False, 0, CALM
             seat.asked.clear()
 
     def all_do(self, behaviour: Behaviour) -> None:
@@ -253,7 +261,9 @@ class Committee:
             seat.behaviour = behaviour
 
     def outcome(self, item: SignItem, *, private: Secret[bytes] | None = None, message: bytes | None = None) -> Outcome:
-        """A signature as the group makes it; with another key or message: as a forger does."""
+        """A signature as the group makes it; with another key or message: as a forger does. A refresh is accepted."""
+        if item.mode is Mode.REFRESH:
+            return Outcome(item.request_id, Accepted(item.key_id, Epoch(1)))
         signature = ed25519.sign(private or self.trust.group, item.message if message is None else message)
         return Outcome(item.request_id, Signed(signature, item.key_id, Epoch(1), (Index(1), Index(2))))
 
