@@ -9,17 +9,19 @@ Rules
        send is open; it does when so many seats have refused that fewer than t are left, or all that can be asked.
        Fewer seats that lie cannot refuse in the name of the others.
     4. A request is sent again, to another seat, only when the seat that has it is suspected (silent, or started again)
-       or has refused, or when nobody reads its partition any more; never because a live seat is slow. What is pending
-       at a suspected or draining seat or in a dark partition is moved at once; otherwise a re-send takes a token of the budget. Each first send earns a tenth of one, each second ten:
-       a seat that refuses all it gets may draw every other request of a slow stream, and must not fail one.
+       or has refused, when nobody reads its partition any more, when the seat answers nothing at all (``silence``),
+       or when half of its time is over; else a slow seat is left to it. What is pending at a suspected, draining or
+       mute seat or in a dark partition is moved at once; otherwise a re-send takes a token of the budget. Each first
+       send earns a tenth of one, each second ten: a seat that refuses all it gets may draw every other request of a
+       slow stream, and must not fail one.
     5. An answer for another start of this pod is foreign, for a completed request a duplicate or late, for any other
        unknown: counted and dropped.
 
     state of a request    what moves it on
     ------------------    -------------------------------------------------------------------------------------------
     queued                ``sent`` (to a seat's partition) -> at a seat; ``put_back`` -> waiting
-    at a seat             Signed -> completed; Refused from there -> waiting, or completed; seat suspected, or its
-                          partition dark -> queued
+    at a seat             Signed -> completed; Refused from there -> waiting, or completed; seat suspected or mute, or
+                          its partition dark -> queued; half of its time over, once -> queued, and still at the seat
     waiting               a token of the budget -> queued; a late Signed -> completed; refused by all -> completed
     (any of these)        its deadline, or ``abandon`` -> completed
 """
@@ -35,6 +37,7 @@ from typing import Final, Protocol
 from common.errors import Bug
 from common.ids import BootId, Index, KeyId, RecordId, RequestId
 from common.wire.messages import Accepted, Mode, MsgSigned, Refused, Signed, SignItem
+from rest_api.silence import Silence
 
 BUDGET_PER_SEND: Final = 0.1
 BUDGET_PER_S: Final = 10.0
@@ -141,6 +144,10 @@ class Correlation:
         self._deadlines: list[tuple[float, RequestId]] = []
         self._budget = BUDGET_AT_START
         self._earned_at: float | None = None
+        self._now = 0.0
+        self._silence = Silence()
+        self.avoid: frozenset[Index] = frozenset()
+        """Seats that answer nothing: to be asked only when nobody else can be."""
         self.in_flight: Counter[Index] = Counter()
         """Open items per seat: the load by which a seat is chosen."""
 
@@ -176,7 +183,7 @@ class Correlation:
         pending.queued = False
         pending.sends.append(_Send(record_id, partition, seat, boot))
         if seat is not None:
-            self.in_flight[seat] += 1
+            self._take(seat)
         return True
 
     def put_back(self, request_id: RequestId) -> None:
@@ -225,6 +232,7 @@ class Correlation:
                 case Signed() as signed:
                     if pending.item.mode is Mode.SIGN and self._verify(pending.item, signed):
                         step.counts["signed"] += 1
+                        self._heard(seat)
                         self._complete(pending, signed, step)
                     else:
                         step.counts["invalid"] += 1
@@ -240,8 +248,13 @@ class Correlation:
                     kind = self._note_refusal(pending, answer.record_id, seat, refused)
                     step.counts[kind] += 1
                     if kind == "refused":
+                        self._heard(seat)
                         self._settle(pending, view, step)
         return step
+
+    def _heard(self, seat: Index | None) -> None:
+        if seat is not None:
+            self._silence.answered(seat, self._now)
 
     def _note_refusal(self, pending: _Pending, record_id: RecordId, seat: Index | None, refused: Refused) -> str:
         """Note it if it counts, and return the kind under which it is counted."""
@@ -277,7 +290,7 @@ class Correlation:
         step = Step()
         if self._earned_at is not None:
             self._budget = min(BUDGET_MOST, self._budget + BUDGET_PER_S * max(0.0, now - self._earned_at))
-        self._earned_at = now
+        self._earned_at = self._now = now
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request_id = heapq.heappop(self._deadlines)
             pending = self._pending.get(request_id)
@@ -289,6 +302,10 @@ class Correlation:
         """Look where every open send stands now: move what is at a suspected seat, follow partitions to new owners."""
         step = Step()
         live = view.live()
+        for seat in self._silence.owing():
+            if seat not in live:
+                self._silence.excuse(seat, self._now)
+        self.avoid = self._silence.mute(self._now)
         for pending in list(self._pending.values()):
             if pending.queued:
                 continue
@@ -296,6 +313,7 @@ class Correlation:
                 if send.open:
                     self._follow(pending, send, live, view, step)
             self._settle(pending, view, step)
+            self._hurry(pending, view, step)
         for request_id, reason in list(self._waiting.items()):
             self._ask_again(self._pending[request_id], reason, view, step)
         return step
@@ -309,12 +327,16 @@ class Correlation:
                 self._close(send)
                 self._queue(pending, reason, view, step)
             return
+        if send.seat in self.avoid and not pending.queued and live - self._tried(pending, view) - self.avoid:
+            self._close(send)
+            self._queue(pending, "mute", view, step)
+            return
         if owner is not None and owner != (send.seat, send.boot):
             # The group gave the partition, and with it the record, to another seat.
             if send.seat is not None:
-                self.in_flight[send.seat] -= 1
+                self._let_go(send.seat)
             send.seat, send.boot = owner
-            self.in_flight[owner[0]] += 1
+            self._take(owner[0])
             if send.seat in pending.refused:
                 self._close(send)
         elif owner is None and not pending.queued and view.dark(send.partition) and live - pending.refused.keys():
@@ -322,6 +344,22 @@ class Correlation:
             self._close(send)
             send.seat = send.boot = None
             self._queue(pending, "unread", view, step)
+
+    def _hurry(self, pending: _Pending, view: View, step: Step) -> None:
+        """Ask another seat beside the first when half of the time is over, once: the first may swallow some of all."""
+        item = pending.item
+        half = (item.deadline_ms - item.created_ms) / 2000
+        if (
+            not pending.queued
+            and item.mode is Mode.SIGN
+            and len(pending.sends) == 1
+            and pending.sends[0].open
+            and self._now >= pending.expires_at - half
+            and self._budget >= 1
+            and view.live() - self._tried(pending, view) - self.avoid
+        ):
+            self._budget -= 1
+            self._queue(pending, "overdue", view, step)
 
     def _tried(self, pending: _Pending, view: View) -> frozenset[Index]:
         """Seats that need not be asked: they refused, or they have it and are well."""
@@ -353,7 +391,16 @@ class Correlation:
     def _close(self, send: _Send) -> None:
         send.open = False
         if send.seat is not None:
-            self.in_flight[send.seat] -= 1
+            self._let_go(send.seat)
+
+    def _take(self, seat: Index) -> None:
+        self.in_flight[seat] += 1
+        self._silence.asked(seat, self._now)
+
+    def _let_go(self, seat: Index) -> None:
+        self.in_flight[seat] -= 1
+        if not self.in_flight[seat]:
+            self._silence.settled(seat)
 
     def _complete(self, pending: _Pending, result: Signed | Accepted | Refused | End, step: Step) -> None:
         request_id = pending.item.request_id

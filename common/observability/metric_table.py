@@ -89,7 +89,7 @@ SPECS: dict[str, MetricSpec] = {
             "signer_flow_resends_total",
             Kind.COUNTER,
             "Items sent again to another replica, by reason.",
-            (_closed("reason", "suspected", "rebooted", "unread", "refused"),),
+            (_closed("reason", "suspected", "rebooted", "unread", "mute", "overdue", "refused"),),
         ),
         MetricSpec(
             "signer_flow_answers_total",

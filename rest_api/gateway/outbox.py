@@ -119,7 +119,9 @@ class Outbox:
                     self._send(chunk, route)
 
     def _route(self, exclude: frozenset[Index]) -> Route | None:
-        return self._routing.route(exclude, self._correlation.in_flight, self._room.has)
+        in_flight, has_room, mute = self._correlation.in_flight, self._room.has, self._correlation.avoid - exclude
+        elsewhere = self._routing.route(exclude | mute, in_flight, has_room) if mute else None
+        return elsewhere or self._routing.route(exclude, in_flight, has_room)
 
     def _send(self, chunk: Sequence[SignItem], route: Route) -> None:
         sender = self._sender

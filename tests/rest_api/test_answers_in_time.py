@@ -117,11 +117,37 @@ async def test_a_slow_seat_that_is_alive_keeps_its_request(pod: Pod, shared_worl
     committee = shared_world.committee
 
     def slow(asked: Asked) -> None:
-        asyncio.get_running_loop().call_later(2.5, asked.seat.sign, asked)
+        asyncio.get_running_loop().call_later(1.5, asked.seat.sign, asked)
 
     committee.all_do(slow)
     signed(await pod.http.post("/v1/sign", json={"text": "slow"}), b"slow")
     assert len(committee.asked_items()) == 1
+
+
+async def test_a_seat_that_beats_and_swallows_what_it_reads_costs_time_and_no_request(
+    pod: Pod, shared_world: World
+) -> None:
+    committee = shared_world.committee
+    swallowed: list[Asked] = []
+    liar = min(committee.seats)
+
+    def swallow(asked: Asked) -> None:
+        if asked.seat.index == liar:
+            swallowed.append(asked)
+        else:
+            asked.seat.sign(asked)
+
+    committee.all_do(swallow)
+    many = [f"{i}" for i in range(60)]
+    answers = await asyncio.gather(*(pod.http.post("/v1/sign", json={"text": text}) for text in many))
+    for text, answer in zip(many, answers, strict=True):
+        signed(answer, text.encode())
+    assert swallowed, "the liar was asked"
+    # Known for what it is, it is asked no more.
+    before = len(swallowed)
+    for text in many[:20]:
+        signed(await pod.http.post("/v1/sign", json={"text": text}), text.encode())
+    assert len(swallowed) == before
 
 
 async def test_a_retryable_refusal_is_asked_of_another_seat(pod: Pod, shared_world: World) -> None:

@@ -228,6 +228,99 @@ def test_what_is_pending_at_a_silent_seat_is_moved_without_asking_the_budget() -
     assert table.correlation.scan(table.view).resend == []
 
 
+def sent_to_one(table: Table, numbers: range, at: float) -> list[SignItem]:
+    """New requests of 5 s, each at seat 1."""
+    table.correlation.expire(at)
+    many = [item(n) for n in numbers]
+    for each in many:
+        table.correlation.open(each, at + 5.0)
+        table.correlation.sent(each.request_id, record(1), 1, ONE, boot(ONE))
+    return many
+
+
+def test_what_a_seat_that_lives_and_answers_nothing_has_is_moved_without_asking_the_budget() -> None:
+    table = Table(TWO)
+    table.answer(GOOD, TWO)
+    sent_to_one(table, range(1, 501), at=100.0)
+    table.correlation.expire(102.25)
+    assert table.correlation.scan(table.view).resend == []
+    table.correlation.expire(102.5)
+    step = table.correlation.scan(table.view)
+    assert [again.reason for again in step.resend] == ["mute"] * 500
+    assert {again.exclude for again in step.resend} == {frozenset({ONE})}
+    assert table.correlation.avoid == {ONE}
+    assert table.correlation.scan(table.view).resend == []
+
+
+def test_a_mute_seat_is_asked_last_until_it_answers_or_for_a_while() -> None:
+    for answers in (True, False):
+        table = Table(TWO)
+        table.answer(GOOD, TWO)
+        [asked] = sent_to_one(table, range(1, 2), at=100.0)
+        table.correlation.expire(102.5)
+        [again] = table.correlation.scan(table.view).resend
+        table.correlation.sent(again.item.request_id, record(2), 2, TWO, boot(TWO))
+        if answers:
+            outcome = Outcome(asked.request_id, GOOD)
+            table.correlation.answered(MsgSigned(record(1), US, (outcome,)), ONE, table.view)
+        table.correlation.expire(132.25)
+        table.correlation.scan(table.view)
+        assert table.correlation.avoid == (set() if answers else {ONE})
+        table.correlation.expire(132.5)
+        table.correlation.scan(table.view)
+        assert table.correlation.avoid == set()
+
+
+def test_a_busy_seat_that_answers_something_keeps_what_it_has() -> None:
+    table = Table(TWO)
+    table.answer(GOOD, TWO)
+    table.view.up = {ONE}
+    many = sent_to_one(table, range(1, 21), at=100.0)
+    for n, each in enumerate(many):
+        table.correlation.expire(100.0 + n / 4)
+        outcome = Outcome(each.request_id, GOOD)
+        table.correlation.answered(MsgSigned(record(1), US, (outcome,)), ONE, table.view)
+        table.view.up = {ONE, TWO, THREE}
+        assert {again.reason for again in table.correlation.scan(table.view).resend} <= {"overdue"}
+        assert table.correlation.avoid == set()
+
+
+def test_silence_while_a_seat_could_not_be_heard_is_not_held_against_it() -> None:
+    table = Table(TWO)
+    table.answer(GOOD, TWO)
+    sent_to_one(table, range(1, 2), at=100.0)
+    table.view.up = set()
+    for quarter in range(12):
+        table.correlation.expire(100.0 + quarter / 4)
+        assert table.correlation.scan(table.view).resend == []
+    table.view.up = {ONE, TWO, THREE}
+    table.correlation.expire(103.0)
+    assert {again.reason for again in table.correlation.scan(table.view).resend} == {"overdue"}
+    assert table.correlation.avoid == set()
+
+
+def test_at_half_of_its_time_another_seat_is_asked_beside_the_first_as_far_as_the_budget_goes() -> None:
+    table = Table(TWO)
+    table.answer(GOOD, TWO)
+    many = sent_to_one(table, range(1, 501), at=100.0)
+    table.correlation.expire(102.0)
+    # It answers, so it is not mute; and swallows the rest.
+    outcome = Outcome(many[0].request_id, GOOD)
+    table.correlation.answered(MsgSigned(record(1), US, (outcome,)), ONE, table.view)
+    assert table.correlation.scan(table.view).resend == []
+    table.correlation.expire(102.5)
+    resend = table.correlation.scan(table.view).resend
+    assert {(again.reason, again.exclude) for again in resend} == {("overdue", frozenset({ONE}))}
+    assert len(resend) == 85  # 10 to begin with, a tenth of 501, ten for each of two and a half seconds
+    # The first may still answer, and a refusal of the second ends nothing.
+    table.correlation.sent(resend[0].item.request_id, record(2), 2, TWO, boot(TWO))
+    refusal = Outcome(resend[0].item.request_id, BUSY)
+    step = table.correlation.answered(MsgSigned(record(2), US, (refusal,)), TWO, table.view)
+    assert (step.completed, step.resend) == ([], [])
+    signed = Outcome(resend[0].item.request_id, GOOD)
+    assert table.correlation.answered(MsgSigned(record(1), US, (signed,)), ONE, table.view).completed
+
+
 def test_what_is_pending_at_a_seat_that_started_again_is_moved() -> None:
     table = Table()
     table.view.boots[ONE] = BootId("again")
