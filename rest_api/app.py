@@ -127,7 +127,18 @@ def _lifespan(
         )
         app.state.admin_port = admin.port
         gateway.start()
-        watching = asyncio.create_task(callers.watch(_tell_of_tokens))
+
+        def look_at_keys() -> None:
+            if strangers := callers.strangers(gateway.keys.names()):
+                _log.warning("tokens name keys that the roster does not have", tokens=strangers)
+
+        def tell_of_tokens(wrong: str) -> None:
+            _tell_of_tokens(wrong)
+            if not wrong:
+                look_at_keys()
+
+        look_at_keys()
+        watching = asyncio.create_task(callers.watch(tell_of_tokens))
         try:
             yield
         finally:

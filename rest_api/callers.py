@@ -11,7 +11,7 @@ import functools
 import ipaddress
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -110,6 +110,15 @@ class Callers:
     def names(self) -> list[str]:
         """Every token's name."""
         return [token.name for token in self._tokens.values()]
+
+    def strangers(self, known: Container[KeyId]) -> list[str]:
+        """Tokens that name a key which is not among ``known``, such as ``billing: defualt``: it opens nothing."""
+        return [
+            f"{token.name}: {key_id}"
+            for token in self._tokens.values()
+            for key_id in sorted(token.keys or ())
+            if key_id not in known
+        ]
 
     def identify(self, authorization: str | None, address: str) -> Caller:
         """Return who calls.

@@ -135,6 +135,24 @@ async def test_refusals_are_logged_with_the_name_and_never_with_the_token(
     assert LATE not in json.dumps(log_lines())
 
 
+async def test_a_token_for_a_key_that_there_is_not_is_told_at_the_start_and_when_the_file_changes(
+    own_world: World, tmp_path: Path, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    path = write(tmp_path / "tokens.toml", token("billing", BILLING, "default", "defualt"), token("all", "every"))
+
+    def said() -> list[list[str]]:
+        return [line["tokens"] for line in log_lines() if line["event"].startswith("tokens name keys")]
+
+    async with running_pod(own_world.settings(tokens_file=path)) as pod:
+        assert said() == [["billing: defualt"]]
+        # It opens what is right in it all the same.
+        answer = await pod.http.post("/v1/sign", json={"text": "a"}, headers=bearer(BILLING))
+        assert answer.status_code == 200
+        write(path, token("billing", BILLING, "default"), token("new", LATE, "late", "later"))
+        await until(lambda: len(said()) == 2, "the new file is looked at", 10)
+        assert said()[1] == ["new: later"]
+
+
 async def test_a_changed_file_is_taken_and_a_broken_one_leaves_the_old(
     own_world: World, tmp_path: Path, log_lines: Callable[[], list[dict[str, Any]]]
 ) -> None:

@@ -133,6 +133,10 @@ def _free_port() -> int:
         return port
 
 
+PRINCIPAL = "billing"
+"""Who asks, as a pod would write it into the record."""
+
+
 class Pod:
     """What an API pod does on Kafka, without HTTP: asks, and checks what comes back."""
 
@@ -234,7 +238,7 @@ class Pod:
                 DEFAULT,
                 Mode.SIGN,
                 message,
-                "anonymous",
+                PRINCIPAL,
                 Instant(now),
                 Instant(now + deadline_ms),
             )

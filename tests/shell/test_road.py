@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,9 @@ import pytest
 from common import ed25519
 from common.secret import Secret
 from common.wire import codec, topics
-from common.wire.messages import DeadLetter, RefusalCode, Refused, Signed
+from common.wire.messages import AuditEntry, AuditEvent, AuditKind, DeadLetter, RefusalCode, Refused, Signed
 from tests.brokers import Broker, apache, broker
-from tests.shell.road import DEFAULT, GARBAGE, Pod, Signers
+from tests.shell.road import DEFAULT, GARBAGE, PRINCIPAL, Pod, Signers
 
 __all__ = ["apache", "broker"]
 
@@ -42,6 +43,19 @@ async def test_three_replicas_make_a_key_and_sign_with_it_through_restarts(broke
                 assert isinstance(outcome.result, Signed)
                 assert ed25519.verify(public, message, outcome.result.signature)
                 assert len(outcome.result.signers) == 2
+
+        # Who asked stands in the audit beside what was signed for him.
+        def audited() -> list[AuditEntry]:
+            events = [pod._open(record, AuditEvent)[2] for record in pod.audits]
+            return [entry for event in events if isinstance(event, AuditEvent) for entry in event.entries]
+
+        def signatures() -> list[AuditEntry]:
+            return [entry for entry in audited() if entry.kind is AuditKind.SIGNED and entry.request_id]
+
+        await pod.until(lambda: len(signatures()) >= 3 * topics.REQUEST_PARTITIONS, "an entry for each")
+        assert {entry.principal for entry in signatures()} == {PRINCIPAL}
+        assert {entry.request_id for entry in signatures()} == pod.outcomes.keys()
+        assert {entry.message_sha256 for entry in signatures()} == {sha256(message).digest() for message in messages}
 
         # Nobody's word: refused, kept, and the next record of the partition is served.
         forged, raw = pod.request([b"forged"], edge=Secret(b"f" * 32))
