@@ -30,97 +30,21 @@ import heapq
 from collections import Counter
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
-from enum import Enum
-from typing import Final, Protocol
+from typing import Final
 
 from common.errors import Bug
-from common.ids import BootId, Index, KeyId, RecordId, RequestId
+from common.ids import BootId, Index, RecordId, RequestId
 from common.wire.messages import Accepted, Mode, MsgSigned, Refused, Signed, SignItem
+from rest_api.pending import Completed, End, Pending, Resend, Send, Step, View
 from rest_api.silence import Silence
+
+__all__ = ["Completed", "Correlation", "End", "Resend", "Step", "View"]
 
 BUDGET_PER_SEND: Final = 0.1
 BUDGET_PER_S: Final = 10.0
 BUDGET_AT_START: Final = 10.0
 BUDGET_MOST: Final = 100.0
 DEFAULT_REMEMBERED: Final = 16_384
-
-
-class View(Protocol):
-    """What the machine asks of the routing table. All answers are as of now."""
-
-    def live(self) -> AbstractSet[Index]:
-        """Seats that a request can be sent to: heard lately, not draining, with a partition of their own."""
-
-    def suspected(self, seat: Index, boot: BootId) -> bool:
-        """That start of that seat is silent for too long, or another start of it was heard."""
-
-    def draining(self, seat: Index) -> bool:
-        """The seat said that it is going away."""
-
-    def owner(self, partition: int) -> tuple[Index, BootId] | None:
-        """Who reads that partition, if a live seat claims it."""
-
-    def dark(self, partition: int) -> bool:
-        """Nobody has read that partition for so long that whatever is in it should go elsewhere."""
-
-    def blocking(self, key_id: KeyId) -> int:
-        """n - t + 1: with so many seats unwilling, fewer than t are left and nobody can sign."""
-
-    def threshold(self, key_id: KeyId) -> int:
-        """t: so many seats cannot all be lying, nor all wait for others to join in a ceremony."""
-
-
-class End(Enum):
-    """Ends of a request that are no answer of a signer."""
-
-    DEADLINE = "deadline"
-    ABANDONED = "abandoned"
-    UNSENT = "unsent"
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """The one outcome of a request."""
-
-    item: SignItem
-    result: Signed | Accepted | Refused | End
-
-
-@dataclass(frozen=True, slots=True)
-class Resend:
-    """Send this item again, to a seat that is not in ``exclude``; then call ``sent`` or ``put_back``."""
-
-    item: SignItem
-    exclude: frozenset[Index]
-    reason: str
-
-
-@dataclass(slots=True)
-class Step:
-    """What the shell must do now, and what it should count (``kind`` of the answers metric)."""
-
-    completed: list[Completed] = field(default_factory=list)
-    resend: list[Resend] = field(default_factory=list)
-    counts: Counter[str] = field(default_factory=Counter)
-
-
-@dataclass(slots=True)
-class _Send:
-    record_id: RecordId
-    partition: int
-    seat: Index | None
-    boot: BootId | None
-    open: bool = True
-
-
-@dataclass(slots=True)
-class _Pending:
-    item: SignItem
-    expires_at: float
-    sends: list[_Send] = field(default_factory=list)
-    refused: dict[Index, Refused] = field(default_factory=dict)
-    queued: bool = True
 
 
 Verify = Callable[[SignItem, Signed], bool]
@@ -138,7 +62,7 @@ class Correlation:
         self._instance_id = instance_id
         self._verify = verify
         self._remembered = remembered
-        self._pending: dict[RequestId, _Pending] = {}
+        self._pending: dict[RequestId, Pending] = {}
         self._waiting: dict[RequestId, str] = {}
         self._ended: dict[RequestId, str] = {}
         self._deadlines: list[tuple[float, RequestId]] = []
@@ -165,7 +89,7 @@ class Correlation:
         """
         if item.request_id in self._pending:
             raise Bug("a request id was used twice")
-        self._pending[item.request_id] = _Pending(item, expires_at)
+        self._pending[item.request_id] = Pending(item, expires_at)
         heapq.heappush(self._deadlines, (expires_at, item.request_id))
         self._budget = min(BUDGET_MOST, self._budget + BUDGET_PER_SEND)
 
@@ -181,7 +105,7 @@ class Correlation:
         if pending is None:
             return False
         pending.queued = False
-        pending.sends.append(_Send(record_id, partition, seat, boot))
+        pending.sends.append(Send(record_id, partition, seat, boot))
         if seat is not None:
             self._take(seat)
         return True
@@ -256,7 +180,7 @@ class Correlation:
         if seat is not None:
             self._silence.answered(seat, self._now)
 
-    def _note_refusal(self, pending: _Pending, record_id: RecordId, seat: Index | None, refused: Refused) -> str:
+    def _note_refusal(self, pending: Pending, record_id: RecordId, seat: Index | None, refused: Refused) -> str:
         """Note it if it counts, and return the kind under which it is counted."""
         if seat is None:
             return "foreign"
@@ -269,7 +193,7 @@ class Correlation:
                 self._close(send)
         return "refused"
 
-    def _settle(self, pending: _Pending, view: View, step: Step) -> None:
+    def _settle(self, pending: Pending, view: View, step: Step) -> None:
         """After a refusal: complete, or ask for another seat, or wait for the sends that are open."""
         if pending.queued or not pending.refused or any(send.open for send in pending.sends):
             return
@@ -318,7 +242,7 @@ class Correlation:
             self._ask_again(self._pending[request_id], reason, view, step)
         return step
 
-    def _follow(self, pending: _Pending, send: _Send, live: AbstractSet[Index], view: View, step: Step) -> None:
+    def _follow(self, pending: Pending, send: Send, live: AbstractSet[Index], view: View, step: Step) -> None:
         owner = view.owner(send.partition)
         if send.seat is not None and send.boot is not None and view.suspected(send.seat, send.boot):
             elsewhere = live - self._tried(pending, view)
@@ -345,7 +269,7 @@ class Correlation:
             send.seat = send.boot = None
             self._queue(pending, "unread", view, step)
 
-    def _hurry(self, pending: _Pending, view: View, step: Step) -> None:
+    def _hurry(self, pending: Pending, view: View, step: Step) -> None:
         """Ask another seat beside the first when half of the time is over, once: the first may swallow some of all."""
         item = pending.item
         half = (item.deadline_ms - item.created_ms) / 2000
@@ -361,7 +285,7 @@ class Correlation:
             self._budget -= 1
             self._queue(pending, "overdue", view, step)
 
-    def _tried(self, pending: _Pending, view: View) -> frozenset[Index]:
+    def _tried(self, pending: Pending, view: View) -> frozenset[Index]:
         """Seats that need not be asked: they refused, or they have it and are well."""
         asked = (
             send.seat
@@ -370,12 +294,12 @@ class Correlation:
         )
         return frozenset(pending.refused) | frozenset(asked)
 
-    def _queue(self, pending: _Pending, reason: str, view: View, step: Step) -> None:
+    def _queue(self, pending: Pending, reason: str, view: View, step: Step) -> None:
         pending.queued = True
         self._waiting.pop(pending.item.request_id, None)
         step.resend.append(Resend(pending.item, self._tried(pending, view), reason))
 
-    def _ask_again(self, pending: _Pending, reason: str, view: View, step: Step) -> None:
+    def _ask_again(self, pending: Pending, reason: str, view: View, step: Step) -> None:
         """Queue a request that waits, if there is another seat to ask and the budget allows it."""
         if not view.live() - self._tried(pending, view):
             return
@@ -388,7 +312,7 @@ class Correlation:
 
     # --- ends --------------------------------------------------------------------------------------------------------
 
-    def _close(self, send: _Send) -> None:
+    def _close(self, send: Send) -> None:
         send.open = False
         if send.seat is not None:
             self._let_go(send.seat)
@@ -402,7 +326,7 @@ class Correlation:
         if not self.in_flight[seat]:
             self._silence.settled(seat)
 
-    def _complete(self, pending: _Pending, result: Signed | Accepted | Refused | End, step: Step) -> None:
+    def _complete(self, pending: Pending, result: Signed | Accepted | Refused | End, step: Step) -> None:
         request_id = pending.item.request_id
         del self._pending[request_id]
         self._waiting.pop(request_id, None)

@@ -1,109 +1,32 @@
 """What ends a request: the rules one by one, then all of them under events in any order."""
 
-import uuid
 from collections import Counter
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import Bug
-from common.ids import BootId, Epoch, Index, Instant, KeyId, RecordId, RequestId
-from common.wire.messages import (
-    Accepted,
-    Mode,
-    MsgSigned,
-    Outcome,
-    RefusalCode,
-    Refused,
-    Signed,
-    SignItem,
-)
+from common.ids import BootId, Epoch, Index, RequestId
+from common.wire.messages import Accepted, Mode, MsgSigned, Outcome, RefusalCode, Refused, Signed, SignItem
 from rest_api.correlation import Completed, Correlation, End, Step
-
-US = BootId("us")
-KEY = KeyId("default")
-ONE, TWO, THREE = Index(1), Index(2), Index(3)
-GOOD = Signed(b"good" * 16, KEY, Epoch(1), (ONE, TWO))
-BAD = Signed(b"evil" * 16, KEY, Epoch(1), (ONE, TWO))
-BUSY = Refused(RefusalCode.OVERLOADED, "", retryable=True)
-NEVER = Refused(RefusalCode.UNKNOWN_KEY, "", retryable=False)
-
-
-def item(n: int = 0, mode: Mode = Mode.SIGN) -> SignItem:
-    request_id = RequestId(str(uuid.UUID(int=n)))
-    return SignItem(request_id, KEY, mode, b"", "anonymous", Instant(0), Instant(5000))
-
-
-def verify(asked: SignItem, signed: Signed) -> bool:
-    return signed.signature == GOOD.signature and signed.key_id == asked.key_id
-
-
-def boot(seat: int) -> BootId:
-    return BootId(f"boot-{seat}")
-
-
-def record(n: int) -> RecordId:
-    return RecordId(f"record-{n}")
-
-
-@dataclass
-class FakeView:
-    """A routing table that says what the test wants. Seat i reads partition i."""
-
-    up: set[Index] = field(default_factory=lambda: {ONE, TWO, THREE})
-    boots: dict[Index, BootId] = field(default_factory=lambda: {i: boot(i) for i in (ONE, TWO, THREE)})
-    going: set[Index] = field(default_factory=set)
-    owners: dict[int, Index] = field(default_factory=lambda: {1: ONE, 2: TWO, 3: THREE})
-    unread: set[int] = field(default_factory=set)
-    t: int = 2
-
-    def live(self) -> AbstractSet[Index]:
-        return self.up - self.going
-
-    def suspected(self, seat: Index, boot: BootId) -> bool:
-        return seat not in self.up or self.boots[seat] != boot
-
-    def draining(self, seat: Index) -> bool:
-        return seat in self.going
-
-    def owner(self, partition: int) -> tuple[Index, BootId] | None:
-        seat = self.owners.get(partition)
-        return (seat, self.boots[seat]) if seat is not None and seat in self.up else None
-
-    def dark(self, partition: int) -> bool:
-        return partition in self.unread
-
-    def blocking(self, key_id: KeyId) -> int:
-        return 2
-
-    def threshold(self, key_id: KeyId) -> int:
-        return self.t
-
-
-class Table:
-    """A table with one request at a seat."""
-
-    def __init__(self, seat: Index | None = ONE, mode: Mode = Mode.SIGN) -> None:
-        self.view = FakeView()
-        self.correlation = Correlation(US, verify)
-        self.item = item(mode=mode)
-        self.records = 0
-        self.correlation.open(self.item, 5.0)
-        self.send(seat)
-
-    def send(self, seat: Index | None) -> bool:
-        self.records += 1
-        at = boot(seat) if seat is not None else None
-        return self.correlation.sent(self.item.request_id, record(self.records), seat or 1, seat, at)
-
-    def answer(
-        self, result: Signed | Refused | Accepted, seat: Index | None, to: int = 1, instance: BootId = US
-    ) -> Step:
-        outcome = Outcome(self.item.request_id, result)
-        return self.correlation.answered(MsgSigned(record(to), instance, (outcome,)), seat, self.view)
+from tests.rest_api.requests_table import (
+    BAD,
+    BUSY,
+    GOOD,
+    KEY,
+    NEVER,
+    ONE,
+    THREE,
+    TWO,
+    US,
+    FakeView,
+    Table,
+    item,
+    record,
+    verify,
+)
 
 
 def test_a_signature_that_verifies_ends_the_request_whoever_sent_it() -> None:
@@ -206,235 +129,6 @@ def test_when_every_live_seat_has_refused_nobody_waits_for_the_deadline() -> Non
     table.view.up = {ONE}
     [done] = table.answer(BUSY, ONE).completed
     assert done.result == BUSY
-
-
-def test_a_slow_seat_that_is_alive_is_never_asked_twice() -> None:
-    table = Table()
-    for _ in range(100):
-        step = table.correlation.scan(table.view)
-        assert (step.resend, step.completed) == ([], [])
-
-
-def test_what_is_pending_at_a_silent_seat_is_moved_without_asking_the_budget() -> None:
-    table = Table()
-    many = [item(n) for n in range(1, 500)]
-    for each in many:
-        table.correlation.open(each, 5.0)
-        table.correlation.sent(each.request_id, record(1), 1, ONE, boot(ONE))
-    table.view.up = {TWO, THREE}
-    step = table.correlation.scan(table.view)
-    assert len(step.resend) == 500
-    assert {again.reason for again in step.resend} == {"suspected"}
-    assert table.correlation.scan(table.view).resend == []
-
-
-def sent_to_one(table: Table, numbers: range, at: float) -> list[SignItem]:
-    """New requests of 5 s, each at seat 1."""
-    table.correlation.expire(at)
-    many = [item(n) for n in numbers]
-    for each in many:
-        table.correlation.open(each, at + 5.0)
-        table.correlation.sent(each.request_id, record(1), 1, ONE, boot(ONE))
-    return many
-
-
-def test_what_a_seat_that_lives_and_answers_nothing_has_is_moved_without_asking_the_budget() -> None:
-    table = Table(TWO)
-    table.answer(GOOD, TWO)
-    sent_to_one(table, range(1, 501), at=100.0)
-    table.correlation.expire(102.25)
-    assert table.correlation.scan(table.view).resend == []
-    table.correlation.expire(102.5)
-    step = table.correlation.scan(table.view)
-    assert [again.reason for again in step.resend] == ["mute"] * 500
-    assert {again.exclude for again in step.resend} == {frozenset({ONE})}
-    assert table.correlation.avoid == {ONE}
-    assert table.correlation.scan(table.view).resend == []
-
-
-def test_a_mute_seat_is_asked_last_until_it_answers_or_for_a_while() -> None:
-    for answers in (True, False):
-        table = Table(TWO)
-        table.answer(GOOD, TWO)
-        [asked] = sent_to_one(table, range(1, 2), at=100.0)
-        table.correlation.expire(102.5)
-        [again] = table.correlation.scan(table.view).resend
-        table.correlation.sent(again.item.request_id, record(2), 2, TWO, boot(TWO))
-        if answers:
-            outcome = Outcome(asked.request_id, GOOD)
-            table.correlation.answered(MsgSigned(record(1), US, (outcome,)), ONE, table.view)
-        table.correlation.expire(132.25)
-        table.correlation.scan(table.view)
-        assert table.correlation.avoid == (set() if answers else {ONE})
-        table.correlation.expire(132.5)
-        table.correlation.scan(table.view)
-        assert table.correlation.avoid == set()
-
-
-def test_a_busy_seat_that_answers_something_keeps_what_it_has() -> None:
-    table = Table(TWO)
-    table.answer(GOOD, TWO)
-    table.view.up = {ONE}
-    many = sent_to_one(table, range(1, 21), at=100.0)
-    for n, each in enumerate(many):
-        table.correlation.expire(100.0 + n / 4)
-        outcome = Outcome(each.request_id, GOOD)
-        table.correlation.answered(MsgSigned(record(1), US, (outcome,)), ONE, table.view)
-        table.view.up = {ONE, TWO, THREE}
-        assert {again.reason for again in table.correlation.scan(table.view).resend} <= {"overdue"}
-        assert table.correlation.avoid == set()
-
-
-def test_silence_while_a_seat_could_not_be_heard_is_not_held_against_it() -> None:
-    table = Table(TWO)
-    table.answer(GOOD, TWO)
-    sent_to_one(table, range(1, 2), at=100.0)
-    table.view.up = set()
-    for quarter in range(12):
-        table.correlation.expire(100.0 + quarter / 4)
-        assert table.correlation.scan(table.view).resend == []
-    table.view.up = {ONE, TWO, THREE}
-    table.correlation.expire(103.0)
-    assert {again.reason for again in table.correlation.scan(table.view).resend} == {"overdue"}
-    assert table.correlation.avoid == set()
-
-
-def test_at_half_of_its_time_another_seat_is_asked_beside_the_first_as_far_as_the_budget_goes() -> None:
-    table = Table(TWO)
-    table.answer(GOOD, TWO)
-    many = sent_to_one(table, range(1, 501), at=100.0)
-    table.correlation.expire(102.0)
-    # It answers, so it is not mute; and swallows the rest.
-    outcome = Outcome(many[0].request_id, GOOD)
-    table.correlation.answered(MsgSigned(record(1), US, (outcome,)), ONE, table.view)
-    assert table.correlation.scan(table.view).resend == []
-    table.correlation.expire(102.5)
-    resend = table.correlation.scan(table.view).resend
-    assert {(again.reason, again.exclude) for again in resend} == {("overdue", frozenset({ONE}))}
-    assert len(resend) == 85  # 10 to begin with, a tenth of 501, ten for each of two and a half seconds
-    # The first may still answer, and a refusal of the second ends nothing.
-    table.correlation.sent(resend[0].item.request_id, record(2), 2, TWO, boot(TWO))
-    refusal = Outcome(resend[0].item.request_id, BUSY)
-    step = table.correlation.answered(MsgSigned(record(2), US, (refusal,)), TWO, table.view)
-    assert (step.completed, step.resend) == ([], [])
-    signed = Outcome(resend[0].item.request_id, GOOD)
-    assert table.correlation.answered(MsgSigned(record(1), US, (signed,)), ONE, table.view).completed
-
-
-def test_what_is_pending_at_a_seat_that_started_again_is_moved() -> None:
-    table = Table()
-    table.view.boots[ONE] = BootId("again")
-    [again] = table.correlation.scan(table.view).resend
-    assert again.reason == "rebooted"
-    assert again.exclude == frozenset()
-
-
-def test_what_is_in_a_partition_that_a_live_seat_gave_up_and_nobody_took_is_moved() -> None:
-    table = Table()
-    del table.view.owners[1]
-    assert table.correlation.scan(table.view).resend == []
-    table.view.unread = {1}
-    [again] = table.correlation.scan(table.view).resend
-    # The seat that gave it up reads others, and may be asked through one of them.
-    assert (again.reason, again.exclude) == ("unread", frozenset())
-    assert table.correlation.in_flight[ONE] == 0
-    assert table.correlation.scan(table.view).resend == []
-    table.send(TWO)
-    assert table.correlation.scan(table.view).resend == []
-    assert table.answer(GOOD, ONE).completed
-
-
-def test_what_is_in_a_dark_partition_waits_there_while_nobody_else_could_be_asked() -> None:
-    table = Table(seat=None)
-    table.view.owners = {}
-    table.view.unread = {1}
-    table.view.up = set()
-    assert table.correlation.scan(table.view).resend == []
-    table.view.up = {TWO}
-    assert [again.reason for again in table.correlation.scan(table.view).resend] == ["unread"]
-
-
-def test_with_nobody_else_to_ask_a_request_stays_where_it_is() -> None:
-    table = Table()
-    table.view.up = set()
-    assert table.correlation.scan(table.view).resend == []
-    table.view.up = {TWO}
-    assert len(table.correlation.scan(table.view).resend) == 1
-
-
-def test_resends_after_refusals_are_at_most_a_tenth_of_the_sends() -> None:
-    table = Table()
-    resent = 0
-    for n in range(1, 1001):
-        each = item(n)
-        table.correlation.open(each, 5.0)
-        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
-        outcome = Outcome(each.request_id, BUSY)
-        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
-    # 10 to begin with, and a tenth of the thousand.
-    assert 100 <= resent <= 111
-
-
-def test_a_seat_that_refuses_all_it_gets_costs_a_slow_stream_of_requests_no_request() -> None:
-    table = Table()
-    for second in range(1, 201):
-        each = item(second)
-        table.correlation.open(each, second + 5.0)
-        table.correlation.sent(each.request_id, record(second), 1, ONE, boot(ONE))
-        outcome = Outcome(each.request_id, BUSY)
-        step = table.correlation.answered(MsgSigned(record(second), US, (outcome,)), ONE, table.view)
-        assert [resend.item for resend in step.resend] == [each]
-        table.correlation.sent(each.request_id, record(1000 + second), 2, TWO, boot(TWO))
-        signed = Outcome(each.request_id, GOOD)
-        table.correlation.answered(MsgSigned(record(1000 + second), US, (signed,)), TWO, table.view)
-        table.correlation.expire(float(second))
-
-
-def test_time_earns_no_more_resends_than_the_most_there_can_be() -> None:
-    table = Table()
-    table.correlation.expire(1.0)
-    table.correlation.expire(10_000.0)
-    resent = 0
-    for n in range(1, 1001):
-        each = item(n)
-        table.correlation.open(each, 20_000.0)
-        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
-        outcome = Outcome(each.request_id, BUSY)
-        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
-    assert 190 <= resent <= 201
-
-
-def test_what_a_seat_that_goes_away_refuses_is_moved_without_asking_the_budget() -> None:
-    table = Table()
-    going = Refused(RefusalCode.SHUTTING_DOWN, "", retryable=True)
-    table.view.going = {ONE}
-    resent = 0
-    for n in range(1, 301):
-        each = item(n)
-        table.correlation.open(each, 5.0)
-        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
-        outcome = Outcome(each.request_id, going)
-        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
-    assert resent == 300
-
-
-def test_a_request_in_a_partition_that_nobody_reads_is_followed_to_whoever_takes_it() -> None:
-    table = Table(seat=None)
-    table.view.owners = {1: TWO}
-    assert table.correlation.scan(table.view).resend == []
-    assert table.correlation.in_flight[TWO] == 1
-    table.view.up = {THREE}
-    assert len(table.correlation.scan(table.view).resend) == 1
-
-
-def test_a_request_whose_partition_moved_is_followed_to_its_new_owner() -> None:
-    table = Table()
-    table.view.owners = {1: TWO}
-    table.correlation.scan(table.view)
-    assert (table.correlation.in_flight[ONE], table.correlation.in_flight[TWO]) == (0, 1)
-    table.view.up = {ONE, THREE}
-    [again] = table.correlation.scan(table.view).resend
-    assert TWO not in again.exclude
 
 
 def test_what_could_not_be_produced_ends_at_once_unless_it_was_sent_before() -> None:
