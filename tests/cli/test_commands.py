@@ -67,14 +67,6 @@ async def test_status_ends_with_4_when_a_key_cannot_sign(pod: Pod) -> None:
     assert "cannot sign now: late" in done.line
 
 
-async def test_refresh_says_what_the_service_says(pod: Pod) -> None:
-    done = await cli("refresh", "--wait", "--url", pod.url)
-    assert (done.code, done.out) == (4, b"")
-    assert "501 refresh-unavailable" in done.line
-    unknown = await cli("refresh", "--key", "nobody", "--url", pod.url)
-    assert (unknown.code, unknown.out) == (3, b"")
-
-
 async def test_a_token_is_printed_once_and_opens_the_door(own_world: World, tmp_path: Path) -> None:
     path = tmp_path / "tokens.toml"
     made = await cli("token", "billing", "--keys", "default", "--rate", "100/second", "--file", str(path))
