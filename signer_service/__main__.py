@@ -1,8 +1,9 @@
-"""``python -m signer_service run | provision | inspect``.
+"""``python -m signer_service run | provision | inspect | audit``.
 
 Exit codes: 0 done or told to end; 2 usage, settings or files are wrong (starting again cannot help); 4 something that
-is needed is not there now; 1 our own fault. Whatever is wrong is one line on standard error. Told to end before the
-first line here ran, Python itself ends by the signal (143 in a shell): nothing had begun.
+is needed is not there now; 1 our own fault, or (audit) something does not hold. Whatever is wrong is one line on
+standard error. Told to end before the first line here ran, Python itself ends by the signal (143 in a shell): nothing
+had begun.
 """
 
 import os
@@ -94,6 +95,37 @@ def inspect(
         return 0
 
     raise typer.Exit(_guarded(show))
+
+
+@cli.command()
+def audit(
+    operator_pub: Annotated[Path, typer.Option(help="The operator's public key: all that is believed beforehand.")],
+    kafka: Annotated[str | None, typer.Option(help="HOST:PORT: read the log from this broker.")] = None,
+    log: Annotated[Path | None, typer.Option(help="Read a log that was saved with --save.")] = None,
+    topic_prefix: Annotated[
+        str | None, typer.Option(help="What the system's topics begin with. Default: nothing; --log: as saved.")
+    ] = None,
+    kafka_security_file: Annotated[
+        Path | None, typer.Option(help="librdkafka options for SASL and TLS, name=value, a file private to you.")
+    ] = None,
+    save: Annotated[Path | None, typer.Option(help="Save the log that is read to this new file as well.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="Report on this key only. Everything is checked all the same.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Check every epoch of every key again, from the ceremony log. Changes nothing.
+
+    Ends with 0 if everything holds; with 1 and one line if something does not; 2: usage; 4: no broker or no such topic.
+    """
+
+    def check() -> int:
+        from signer_service.audit import command  # noqa: PLC0415
+
+        asked = command.Asked(operator_pub, kafka, log, topic_prefix, kafka_security_file, save, key)
+        return command.audit(asked, typer.echo, lambda line: typer.echo(line, err=True), json=json)
+
+    raise typer.Exit(_guarded(check))
 
 
 def _guarded(work: Callable[[], int]) -> int:
