@@ -189,5 +189,11 @@ async def static(request: Request, name: str) -> Response:
 async def docs(request: Request) -> Response:
     """Every route with an example to copy, out of the OpenAPI document."""
     host = request.headers.get("host", "127.0.0.1")
-    html = web.render("docs.html", api=request.app.openapi(), base=f"{request.url.scheme}://{host}")
+    html = web.render(
+        "docs.html",
+        api=request.app.openapi(),
+        base=f"{request.url.scheme}://{host}",
+        key_id=next(iter(services(request).gateway.keys.names()), "default"),
+        tokens_needed=services(request).callers.tokens_needed,
+    )
     return Response(html, media_type="text/html", headers={"Content-Security-Policy": web.CSP})

@@ -1,11 +1,14 @@
 """The page that needs no JavaScript, the API's own pages, and what is said of keys and of the cluster."""
 
+import asyncio
 import base64
 import hashlib
 import html
+import os
 import re
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +20,8 @@ from common.ids import Index, Instant
 from common.kafka.port import Record
 from common.wire import codec, envelope, topics
 from common.wire.messages import RefusalCode, ReplicaState
-from rest_api import models
+from rest_api import models, token_file
+from rest_api.token_file import Token
 from tests.brokers import until
 from tests.rest_api.test_sign import KIB64, a_problem
 from tests.rest_api.world import Pod, World, running_pod
@@ -273,6 +277,57 @@ async def test_the_openapi_document_is_3_1_and_each_of_its_examples_runs(pod: Po
     page = await pod.http.get("/docs")
     assert page.status_code == 200
     assert f"curl {pod.url}/v1/sign \\\n" in html.unescape(page.text)
+    assert "a token, and a form" not in (await pod.http.get("/sign?plain")).text
+    assert "Bearer" not in page.text.partition("</ol>")[0]
+
+
+def commands_of(page: str) -> list[str]:
+    """What a newcomer copies from the first section of /docs."""
+    return [html.unescape(found) for found in re.findall(r'<pre data-step="\w+"><code>(.*?)</code>', page, re.DOTALL)]
+
+
+async def run_all(commands: list[str], folder: Path, **variables: str) -> str:
+    """Run them one after the other in a shell, as they stand there; whatever fails ends it."""
+    command = ["sh", "-ec", "\n".join(commands)]
+    environment = {"PATH": os.environ["PATH"], "no_proxy": "*", **variables}
+    done = await asyncio.create_subprocess_exec(
+        *command, cwd=folder, env=environment, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await asyncio.wait_for(done.communicate(), 60)
+    assert done.returncode == 0, said.decode()
+    return said.decode()
+
+
+async def test_a_newcomer_signs_and_checks_with_the_commands_of_the_documentation(
+    pod: Pod, shared_world: World, tmp_path: Path
+) -> None:
+    page = await pod.http.get("/docs")
+    commands = commands_of(page.text)
+    assert len(commands) == 3
+    assert "Signature Verified Successfully" in await run_all(commands, tmp_path)
+    assert ed25519.verify(shared_world.trust.group_pub, b"hello", (tmp_path / "hello.sig").read_bytes())
+    # Nothing that the page shows comes from anywhere else: it is whole without a network.
+    assert not re.findall(r"""(?:src|href)=["'](?:https?:)?//""", page.text)
+    assert page.headers["content-security-policy"].startswith("default-src 'none'")
+
+
+async def test_where_tokens_are_needed_the_documentation_and_the_plain_form_say_so(
+    own_world: World, tmp_path: Path
+) -> None:
+    path = tmp_path / "tokens.toml"
+    token = token_file.new_token()
+    path.touch(mode=0o600)
+    path.write_text(token_file.entry(Token("billing", token_file.digest(token))))
+    async with running_pod(own_world.settings(tokens_file=path)) as pod:
+        commands = commands_of((await pod.http.get("/docs")).text)
+        said = await run_all(commands, tmp_path, TOKEN=token)
+        assert "Signature Verified Successfully" in said
+        needed = "signs for callers with a token, and a form without JavaScript cannot send one"
+        for address in ("/sign", "/sign?plain"):
+            page = (await pod.http.get(address)).text
+            assert needed in page
+            # With JavaScript the page asks for the token itself.
+            assert (f'<noscript><p class="notice">This service {needed}' in page) == (address == "/sign")
 
 
 def every_reference_resolves(document: dict[str, Any]) -> bool:
