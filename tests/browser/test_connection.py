@@ -1,6 +1,7 @@
 """The connection of /sign: lost, found again, nothing lost or doubled without a word; and the panel of the cluster."""
 
 import re
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -100,20 +101,35 @@ async def test_the_panel_follows_the_cluster(context: BrowserContext, own_world:
     await expect(panel).to_contain_text("No answer: as of")
 
 
-async def test_a_ceremony_is_told_in_words(context: BrowserContext, pod: Pod) -> None:
+async def test_a_ceremony_is_told_in_words_and_its_epoch_seen_at_once(context: BrowserContext, pod: Pod) -> None:
     page = await context.new_page()
+
+    ceremony = {"kind": "reshare", "phase": "deal", "attempt": 2, "awaited": [1, 3]}
+    shown: dict[str, Any] = {"epoch": 1, "ceremony": None, "last_refresh": None, "next_refresh": None}
 
     async def during(route: Route) -> None:
         answer = await route.fetch()
         body: dict[str, Any] = await answer.json()
-        body["keys"][0]["ceremony"] = {"kind": "reshare", "phase": "deal", "attempt": 2, "awaited": [1, 3]}
+        body["keys"][0] |= shown
         await route.fulfill(response=answer, json=body)
+
+    def moment(seconds: int) -> str:
+        return (datetime.now(UTC) + timedelta(seconds=seconds)).isoformat()
 
     await page.route("**/v1/cluster", during)
     await page.goto(pod.url + "/sign")
+    await expect(page.locator("#cluster-refresh")).to_have_text("unknown")
+    shown |= {"ceremony": ceremony, "last_refresh": moment(-7_200), "next_refresh": moment(-1)}
     await expect(page.locator("#cluster-ceremony")).to_have_text(
         "Share refresh: deal, attempt 2, waits for replica 1, 3"
     )
+    await expect(page.locator("#cluster-refresh")).to_have_text("2 h ago, next is due")
+    await expect(page.locator("#cluster-epoch")).to_have_text("1")
+    shown |= {"epoch": 2, "ceremony": None, "last_refresh": moment(-1), "next_refresh": moment(1_200)}
+    await expect(page.locator("#cluster-epoch")).to_have_text("2")
+    await expect(page.locator("#cluster-ceremony")).to_have_text("none running")
+    await expect(page.locator("#cluster-refresh")).to_have_text(re.compile(r"^\d+ s ago, next in 20 min$"))
+    await expect(page.locator("#announce > p", has_text="New shares: epoch 2")).to_have_count(1)
 
 
 async def test_a_page_asks_for_the_token_where_the_service_does(

@@ -1,8 +1,12 @@
-// The panel: replicas, epoch, quorum margin and ceremony of the chosen key, asked for every two seconds while it is seen.
+// The panel: replicas, epoch, quorum margin, refreshes and ceremony of the chosen key. Asked for every two seconds while
+// it is seen, and more often while a ceremony runs or is due: one takes less than a second.
 
 import { announce, element, find, setText, stamp } from "./dom.js";
 
 const EVERY_MS = 2_000;
+const SOON_EVERY_MS = 400;
+const SOON_MS = 3_000;
+const LONG_DUE_MS = 10_000;
 const WITHIN_MS = 5_000;
 
 const PHASES = { announce: "announce", deal: "deal", verdict: "verdict", ready: "ready", commit: "commit" };
@@ -17,6 +21,8 @@ export class ClusterPanel {
   #failed = false;
   #said = "";
   #timer = null;
+  #times = null;
+  #shown = null;
 
   // `keys`: key id -> key. `chosen()`: the key id that is shown. `exists()`: called whenever a key is there to sign.
   constructor(keys, chosen, exists) {
@@ -38,7 +44,9 @@ export class ClusterPanel {
     try {
       const answer = await fetch("/v1/cluster", { signal: AbortSignal.timeout(WITHIN_MS), cache: "no-store" });
       if (!answer.ok) throw new Error(`status ${answer.status}`);
-      this.#show(await answer.json());
+      // Times in the answer are of the service's clock, which need not be this one.
+      const ahead = Date.parse(answer.headers.get("date") ?? "") - Date.now();
+      this.#show(await answer.json(), Number.isFinite(ahead) ? ahead : 0);
       this.#heardAt = Date.now();
       this.#failed = false;
     } catch {
@@ -46,10 +54,18 @@ export class ClusterPanel {
     }
     this.#age();
     clearTimeout(this.#timer);
-    this.#timer = setTimeout(() => this.#turn(), EVERY_MS);
+    this.#timer = setTimeout(() => this.#turn(), !this.#failed && this.#busy() ? SOON_EVERY_MS : EVERY_MS);
+  }
+
+  // Something is going on, or about to.
+  #busy() {
+    if (this.#times === null) return false;
+    const due = this.#times.next - Date.now();
+    return this.#times.running || (due < SOON_MS && due > -LONG_DUE_MS);
   }
 
   #age() {
+    if (this.#times !== null) setText(find("#cluster-refresh"), refreshes(this.#times));
     const silence = this.#heardAt === null ? null : Date.now() - this.#heardAt;
     const stale = silence === null || this.#failed || silence > 3 * EVERY_MS;
     this.#panel.classList.toggle("stale", stale);
@@ -57,7 +73,7 @@ export class ClusterPanel {
     setText(find("#cluster-age"), stale ? words : "Live");
   }
 
-  #show(cluster) {
+  #show(cluster, ahead) {
     const key = cluster.keys.find((each) => each.key_id === this.#chosen()) ?? cluster.keys[0];
     if (key === undefined) return;
     if (key.epoch > 0) this.#exists();
@@ -65,11 +81,28 @@ export class ClusterPanel {
     const threshold = known?.threshold ?? null;
     this.#quorum(key, threshold, cluster.replicas.length);
     setText(find("#cluster-key"), key.key_id);
-    setText(find("#cluster-epoch"), key.epoch === 0 ? "none yet" : String(key.epoch));
+    this.#times = {
+      last: Date.parse(key.last_refresh ?? "") - ahead,
+      next: Date.parse(key.next_refresh ?? "") - ahead,
+      running: key.ceremony !== null,
+    };
+    this.#epoch(key);
     setText(find("#cluster-ceremony"), ceremony(key.ceremony));
     const pods = cluster.apis.length;
     setText(find("#cluster-pods"), `${pods} ${pods === 1 ? "pod" : "pods"}`);
     this.#replicas(cluster.replicas, key.key_id);
+  }
+
+  #epoch(key) {
+    const field = find("#cluster-epoch");
+    setText(field, key.epoch === 0 ? "none yet" : String(key.epoch));
+    const before = this.#shown;
+    this.#shown = { key: key.key_id, epoch: key.epoch };
+    if (before === null || before.key !== key.key_id || before.epoch === key.epoch) return;
+    field.classList.remove("fresh");
+    void field.offsetWidth; // or the animation would not begin anew
+    field.classList.add("fresh");
+    if (before.epoch > 0) announce(`New shares: epoch ${key.epoch}`);
   }
 
   #quorum(key, threshold, size) {
@@ -113,6 +146,21 @@ export class ClusterPanel {
       setText(part("detail"), detailOf(replica, keyId));
     });
   }
+}
+
+function refreshes({ last, next }) {
+  const now = Date.now();
+  const said = [];
+  if (Number.isFinite(last)) said.push(`${distance(now - last)} ago`);
+  if (Number.isFinite(next)) said.push(next > now ? `next in ${distance(next - now)}` : "next is due");
+  return said.join(", ") || "unknown";
+}
+
+function distance(ms) {
+  const seconds = Math.max(0, Math.round(ms / 1000));
+  if (seconds < 120) return `${seconds} s`;
+  if (seconds < 7_200) return `${Math.round(seconds / 60)} min`;
+  return seconds < 172_800 ? `${Math.round(seconds / 3_600)} h` : `${Math.round(seconds / 86_400)} d`;
 }
 
 function detailOf(replica, keyId) {
