@@ -28,7 +28,7 @@ from signer_service.protocol.machine import Sender
 from signer_service.protocol.wire import Wire
 from signer_service.settings import PREFIX, Settings
 from signer_service.shell import hardening, keystore, sources
-from signer_service.shell.given import Given
+from signer_service.shell.given import Given, Restored
 from signer_service.shell.journal import Saved, StateDir
 from signer_service.shell.keystore import Sealer
 from signer_service.shell.roster_file import RosterWatch
@@ -171,9 +171,8 @@ def read_files(settings: Settings, metrics: Metrics, spans: Spans | None = None)
         roster_raw=roster_raw,
         roster=roster,
         wire=make_wire(settings.topic_prefix),
-        ceremony=state,
+        restored=Restored(state, saved),
         directory=directory,
-        saved=saved,
         sources=system,
         metrics=metrics,
         spans=spans,

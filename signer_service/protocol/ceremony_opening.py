@@ -138,8 +138,8 @@ def check_refresh(state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant)
         BadInput: it is not.
     """
     request = _vouched_for(state.trust.wire, tuple(edge_keys(state).items()), raw)
-    if isinstance(request, BadInput):
-        raise BadInput(request.code, request.detail)
+    if isinstance(request, tuple):
+        raise BadInput(*request)
     wanted = [item for item in request.items if item.mode is Mode.REFRESH and item.key_id == key_id]
     if not wanted:
         raise BadInput("no-refresh", "the request asks for no refresh of this key")
@@ -150,13 +150,17 @@ def check_refresh(state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant)
 
 
 @lru_cache(maxsize=16)
-def _vouched_for(wire: LogWire, keys: tuple[tuple[EdgeKeyId, bytes], ...], raw: bytes) -> MsgToSign | BadInput:
-    """Remembered: an Open stands in the log until others come, and half a megabyte of it would be read at each step."""
+def _vouched_for(wire: LogWire, keys: tuple[tuple[EdgeKeyId, bytes], ...], raw: bytes) -> MsgToSign | tuple[str, str]:
+    """The request, or why not (code, detail).
+
+    Remembered: an Open stands in the log until others come, and half a megabyte of it would be read at each step. An
+    exception is not remembered: by its traceback it keeps every caller's variables, and so the shares of that moment.
+    """
     try:
         request = wire.decode_request(raw)
         check_request(raw, request, dict(keys))
     except BadInput as bad:
-        return bad
+        return bad.code, bad.detail
     return request
 
 

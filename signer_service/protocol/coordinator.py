@@ -291,6 +291,7 @@ def _use(ctx: Context, view: SigningView) -> None:
     for session in tuple(state.sessions.values()):
         if session.round.keys.scope not in state.holders:
             ctx.fail(session, ())
+    ctx.drop_rounds(set(state.holders))
     _start_afresh(ctx)
 
 

@@ -1,9 +1,9 @@
 """The coordinator's memory, and the few moves that every part of it makes: finish, give up an attempt, set a timer."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Final, TypeAlias
 
 from common.ids import BootId, Index, Instant, KeyId, OpenId, RequestId
@@ -175,6 +175,15 @@ class Context:
         del self.state.sessions[session.id]
         session.work.sessions.remove(session)
         session.own = None
+        session.round.ended()
+
+    def drop_rounds(self, scopes: Container[NonceScope]) -> None:
+        """Forget what is over in any other scope: a round has the share of its epoch, and must not outlive it."""
+        state = self.state
+        state.timers = [
+            each for each in state.timers if not isinstance(each[3], Round) or each[3].keys.scope in scopes
+        ]
+        heapify(state.timers)
 
     def fail(self, session: Session, seats: tuple[Index, ...]) -> None:
         """End an attempt that came to nothing because of ``seats``, and try again with others."""

@@ -245,6 +245,7 @@ def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> i
         work.sessions.append(session)
         work.attempts += 1
     state.next_session += count
+    round_.running = count
     round_.group = SignGroup(scope, keys.epoch, raw_request, signers, tuple(boots.values()), tuple(specs))
     state.peers.used({other: boots[other] for other in chosen.others}, specs[0].session_id, count, now)
     round_.queued = {other: state.peers[other].outstanding for other in chosen.others}

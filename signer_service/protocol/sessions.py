@@ -97,7 +97,16 @@ class Round:
     queued: Mapping[Index, int] = field(default_factory=dict)
     """By seat, what it owed when the round was sent, this round included."""
     heard: set[Index] = field(default_factory=set)
+    running: int = 0
+    """Sessions that have not ended."""
     _hash: bytes = b""
+
+    def ended(self) -> None:
+        """One of its sessions has ended. After the last one it lets them go: round and session name each other, and in
+        such a circle the share of an epoch would wait for the collector, for hours on an idle replica."""
+        self.running -= 1
+        if not self.running:
+            self.sessions = []
 
     @property
     def hash(self) -> bytes:

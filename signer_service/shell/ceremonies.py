@@ -180,13 +180,14 @@ class Ceremonies:
                 self._look_for_garbage(event, done.notes)
             caught_up = caught_up or isinstance(event, CaughtUp)
         await self._save(force=bool(sends))
-        self._send(sends)
-        self._tell(tuple(notes))
-        self._show_alarms()
+        # Before anything is sent: an Erased may be said only when the signing machines have let go of the share, too.
         view = signing_view(self._state, self._sources.now())
         if view != self._view:
             self._view = view
             self._on_view(ViewChanged(view))
+        self._send(sends)
+        self._tell(tuple(notes))
+        self._show_alarms()
         if caught_up:
             self.caught_up.set()
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from common.errors import Bug
 from common.ids import BootId
 from common.observability.metrics import Metrics
 from common.observability.spans import Spans
@@ -15,6 +16,29 @@ from signer_service.shell.roster_file import RosterWatch
 from signer_service.shell.sources import Sources
 
 
+class Restored:
+    """The ceremony machine as the disk had it, and the bytes that it was read from: handed over once.
+
+    Whoever kept them would keep, for the life of the process, shares that the machine erases later.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self, state: CeremonyState, saved: Saved | None) -> None:
+        self._kept: tuple[CeremonyState, Saved | None] | None = (state, saved)
+
+    def take(self) -> tuple[CeremonyState, Saved | None]:
+        """Return both and forget them.
+
+        Raises:
+            Bug: they were taken before.
+        """
+        kept, self._kept = self._kept, None
+        if kept is None:
+            raise Bug("the restored state was taken twice")
+        return kept
+
+
 @dataclass(frozen=True, slots=True)
 class Given:
     """By the composition root."""
@@ -26,10 +50,8 @@ class Given:
     roster_raw: bytes
     roster: Roster
     wire: Wire
-    ceremony: CeremonyState
-    """Restored, or new."""
+    restored: Restored
     directory: StateDir
-    saved: Saved | None
     sources: Sources
     metrics: Metrics
     spans: Spans | None = None

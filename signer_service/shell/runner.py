@@ -114,12 +114,13 @@ class Replica:
         book.on_room = self._requests.made_room
         book.clock = loop.time
         book.on_stage = lambda stage, seconds: metrics.stage_duration.labels(stage=stage).observe(seconds)
+        state, saved = given.restored.take()
         self._ceremonies = Ceremonies(
             loop,
             sources,
-            given.ceremony,
+            state,
             given.directory,
-            given.saved,
+            saved,
             self._producer,
             self._outbox,
             self._on_garbage,
