@@ -87,7 +87,7 @@ export class ClusterPanel {
       running: key.ceremony !== null,
     };
     this.#epoch(key);
-    setText(find("#cluster-ceremony"), ceremony(key.ceremony));
+    setText(find("#cluster-ceremony"), ceremony(key.ceremony, cluster.replicas.length));
     const pods = cluster.apis.length;
     setText(find("#cluster-pods"), `${pods} ${pods === 1 ? "pod" : "pods"}`);
     this.#replicas(cluster.replicas, key.key_id);
@@ -171,10 +171,13 @@ function detailOf(replica, keyId) {
   return parts.join(" · ");
 }
 
-function ceremony(running) {
+// What goes without saying is left out: in a ceremony where all is well each phase is there for a moment only.
+function ceremony(running, size) {
   if (running === null) return "none running";
   const kind = KINDS[running.kind] ?? running.kind;
   const phase = PHASES[running.phase] ?? running.phase;
-  const awaited = running.awaited.length > 0 ? `, waits for replica ${running.awaited.join(", ")}` : "";
-  return `${kind}: ${phase}, attempt ${running.attempt}${awaited}`;
+  const some = running.awaited.length > 0 && running.awaited.length < size;
+  const awaited = some ? `, waits for replica ${running.awaited.join(", ")}` : "";
+  const attempt = running.attempt > 1 ? `, attempt ${running.attempt}` : "";
+  return `${kind}: ${phase}${attempt}${awaited}`;
 }
