@@ -10,7 +10,7 @@ from pathlib import Path
 from common.errors import BadInput
 from common.ids import Index, Instant, KeyId, parse_index
 from signer_service.protocol.ceremony_disk import Journal
-from signer_service.protocol.ceremony_state import KeySecrets
+from signer_service.protocol.ceremony_state import KeySecrets, OwnPart
 from signer_service.protocol.snapshot import unpack
 from signer_service.shell import keystore, sources
 from signer_service.shell.journal import StateDir
@@ -72,9 +72,13 @@ def _lines(journal: Journal, secrets: dict[KeyId, KeySecrets]) -> list[str]:
     log = journal.log
     lines = [
         f"seat {journal.seat} on {journal.topic}",
-        f"read up to offset {log.offset}, running hash {log.running_hash.hex()[:32]}...",
+        f"read up to offset {log.offset}",
+        # Whole, so that it can be compared with what an audit of the log says, or another seat.
+        f"running hash {log.running_hash.hex()}",
         f"roster version {log.roster.version}: {len(log.roster.seats)} seats" if log.roster else "no roster yet",
     ]
+    if log.roster is not None and journal.seat not in {seat.index for seat in log.roster.seats}:
+        lines.append("ALARM: this seat is not in the roster any more")
     if log.forked:
         lines.append("ALARM: the log was forked")
     for key_id in sorted({*log.keys, *secrets}):
@@ -86,19 +90,36 @@ def _lines(journal: Journal, secrets: dict[KeyId, KeySecrets]) -> list[str]:
             holders = [share.index for share in record.verification_shares]
             lines.append(f"  public key {record.public_key.hex()}, {record.threshold} of seats {holders}")
             lines.append(f"  since {_time(journal.committed.get(key.key_id))}")
+        for past in key.past if key is not None else ():
+            missing = sorted(set(past.holders) - set(past.erased))
+            lines.append(
+                f"  epoch {past.epoch}: " + (f"not erased by seats {missing} yet" if missing else "erased by all")
+            )
+        if key is not None and key.heals:
+            lines.append(f"  asked to be healed: seats {sorted(key.heals)}")
         if key is not None and key.attempt is not None:
             attempt = key.attempt
             lines.append(f"  ceremony: {attempt.kind.value}, attempt {attempt.number}, phase {attempt.phase.value}")
-        held = [share.epoch for share in mine.held] if mine is not None else []
+        held = sorted(share.epoch for share in mine.held) if mine is not None else []
         lines.append(f"  shares on this disk: of epochs {held}" if held else "  no share on this disk")
+        if epoch and epoch not in held:
+            lines.append(f"  ALARM: no share of epoch {epoch}: this seat cannot sign until it is healed")
         if mine is not None and mine.part is not None:
-            kept = [
-                name
-                for name, value in (("transport key", mine.part.transport), ("staged share", mine.part.staged))
-                if value is not None
-            ]
-            lines.append(f"  of the open ceremony: {', '.join(kept) or 'nothing secret'}")
+            lines.append(f"  of the open ceremony: {', '.join(_kept(mine.part))}")
     return lines
+
+
+def _kept(part: OwnPart) -> list[str]:
+    """Names of what is kept for one attempt, never its bytes."""
+    items = (
+        ("a transport key", part.transport),
+        ("a staged share", part.staged),
+        ("the Announce", part.announce),
+        ("the Deal", part.deal),
+        ("the Verdict", part.verdict),
+        ("the Ready", part.ready),
+    )
+    return [name for name, value in items if value is not None] or ["nothing"]
 
 
 def _time(at: Instant | None) -> str:

@@ -1,6 +1,10 @@
 """The thin road: real processes make a key that nobody holds, and sign with it."""
 
 import asyncio
+import base64
+import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
@@ -112,6 +116,19 @@ async def test_three_replicas_make_a_key_and_sign_with_it_through_restarts(broke
         await pod.until(lambda: bool(pod.beats[3][0].partitions), "seat 3 serves again")
         await pod.until_serving(1, 2, 3)
         assert pod.records[DEFAULT].public_key == public
+
+        # With the operator's public key alone, and the rubbish passed over: the key came to be as it should.
+        audit = [sys.executable, "-m", "signer_service", "audit", "--operator-pub", str(signers.keys / "operator.pub")]
+        audit += ["--kafka", broker.settings.bootstrap, "--topic-prefix", broker.prefix, "--json"]
+        done = await asyncio.to_thread(
+            lambda: subprocess.run(audit, capture_output=True, text=True, timeout=60, check=False)
+        )
+        assert done.returncode == 0, done.stderr
+        report = json.loads(done.stdout)
+        (key,) = report["keys"]
+        assert key["public_key"] == base64.b64encode(public).decode()
+        assert (key["epochs"][0]["what"], key["epochs"][0]["attested"]) == ("generate", [1, 2, 3])
+        assert report["counts"]["garbage-on-log"] == 1
 
         # All told to end: they do, in order, within their bound.
         assert [signers.terminate(seat) for seat in (1, 2, 3)] == [0, 0, 0]
