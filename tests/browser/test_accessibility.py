@@ -35,6 +35,12 @@ CONTRASTS = """() => {
   return found;
 }"""
 
+STICKING_OUT = """[...document.querySelectorAll('.route')].flatMap((section) =>
+  [...section.querySelectorAll('*:not(pre *)')].filter(
+    (part) => part.getBoundingClientRect().right > section.getBoundingClientRect().right + 0.5
+  ).map((part) => part.outerHTML))"""
+"""Parts of the documentation that are wider than their section; a long command scrolls within its own box."""
+
 UNNAMED = """() => [...document.querySelectorAll('button, a, input, select, textarea, summary')]
   .filter((node) => node.checkVisibility())
   .filter((node) => ![node.getAttribute('aria-label'), node.labels?.[0]?.textContent, node.textContent].join('').trim())
@@ -133,6 +139,7 @@ async def test_nothing_is_wider_than_the_screen(page: Page, width: int) -> None:
     assert await page.evaluate("document.scrollingElement.scrollWidth") <= width
     await page.goto(page.url.replace("/sign", "/docs"))
     assert await page.evaluate("document.scrollingElement.scrollWidth") <= width
+    assert await page.evaluate(STICKING_OUT) == []
 
 
 async def test_everything_has_a_name_and_what_happens_is_said(page: Page) -> None:

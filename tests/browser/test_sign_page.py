@@ -104,8 +104,11 @@ async def test_a_file_of_exactly_the_limit_is_signed(page: Page) -> None:
 
 
 async def test_a_text_that_is_too_large_is_refused_on_the_spot(page: Page, shared_world: World) -> None:
-    await page.get_by_label("Message").fill("ü" * (KIB64 // 2) + "x")
+    text = "ü" * (KIB64 // 2) + "x"
+    await page.get_by_label("Message").fill(text)
     await expect(page.get_by_role("alert")).to_contain_text("at most 64 KiB")
+    # What may be signed in its place is shown, and is the digest of this text.
+    await expect(page.locator("#measure [data-part=digest]")).to_have_text(hashlib.sha256(text.encode()).hexdigest())
     await page.get_by_role("button", name="Sign", exact=True).click()
     await page.get_by_label("Message").fill("small")
     await expect(page.locator("#complaint")).to_be_hidden()

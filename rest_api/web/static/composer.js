@@ -10,6 +10,7 @@ export class Composer {
   #form = find("#composer");
   #text = find("#text");
   #files = [];
+  #measured = 0;
   #cap;
   #submit;
 
@@ -56,11 +57,11 @@ export class Composer {
     const tooLarge = bytes.length > this.#cap;
     place.classList.toggle("bad", tooLarge);
     find("[data-part=size]", place).textContent = sizeInWords(bytes.length);
+    const turn = ++this.#measured;
     const digest = (await sha256(bytes)) ?? NO_DIGEST;
     // Typing goes on while it is computed: only the newest is shown.
-    if (this.#text.value.length <= this.#cap && new TextEncoder().encode(this.#text.value).length === bytes.length) {
-      find("[data-part=digest]", place).textContent = digest;
-    }
+    if (turn !== this.#measured) return;
+    find("[data-part=digest]", place).textContent = digest;
     this.#complain(tooLarge ? this.#tooLarge("This text", bytes.length) : "");
   }
 
