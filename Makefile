@@ -5,8 +5,10 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-# A file's tests stay in one worker: what it starts once (a broker, a demo) is started once.
-WORKERS ?= 2
+# A file's tests stay in one worker: what it starts once (a broker, a demo) is started once. Three on two cores: much of
+# the time is waiting. The order of the files is that of tests/conftest.py, the longest first.
+WORKERS ?= 3
+SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests start some two hundred processes: each would compile all of our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 UV = $(shell command -v $(BIN)/uv || command -v uv)
@@ -21,7 +23,7 @@ demo: $(STAMP) ## run the whole system on this machine (ARGS="--signers 5 --thre
 	@exec $(BIN)/signer-flow demo $(ARGS)
 
 test: $(STAMP) ## run every test (PYTEST_ARGS="-k frost")
-	@exec $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest $(SHARED_OUT) $(PYTEST_ARGS)
 
 check: lint fast ## formatting, lint, types, import rules and the fast tests
 
@@ -32,7 +34,7 @@ lint: $(STAMP) ## formatting, lint, types and import rules
 	$(BIN)/lint-imports
 
 fast: $(STAMP) ## the tests that need no broker and little time
-	@exec $(BIN)/python -m pytest -q -n $(WORKERS) --dist loadfile -m "not kafka and not docker and not slow" $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -q $(SHARED_OUT) -m "not kafka and not docker and not slow" $(PYTEST_ARGS)
 
 kafka: $(STAMP) ## run a real single-node Apache Kafka on loopback until interrupted
 	@exec $(BIN)/python .ci/kafka/kafka.py run

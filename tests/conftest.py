@@ -1,11 +1,45 @@
 """What every test may rely on."""
 
+from pathlib import Path
+from typing import Final
+
 import pytest
 from hypothesis import HealthCheck, settings
 
 # No deadline per example: two workers share two cores, and a slow example is no failure. `timeout` bounds the test.
 settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
+
+LONGEST_FIRST: Final = (
+    "system/test_demo.py",
+    "browser/test_sign_page.py",
+    "cli/test_batch.py",
+    "kafka/test_apache.py",
+    "shell/test_road.py",
+    "kafka/test_both_brokers.py",
+    "rest_api/test_answers_in_time.py",
+    "browser/test_connection.py",
+    "shell/test_ends.py",
+    "cli/test_commands.py",
+    "system/test_nothing_secret_is_printed.py",
+    "system/test_outage.py",
+    "wire/test_codec.py",
+    "protocol/test_signing_world.py",
+    "protocol/test_overload.py",
+    "kafka/test_launcher.py",
+    "kafka/test_faults.py",
+    "browser/test_accessibility.py",
+    "rest_api/test_websocket.py",
+    "system/test_stopping.py",
+)
+"""Files of more than about ten seconds."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files: a file stays in one worker, and the last to begin decides when all have ended."""
+    here = Path(__file__).parent
+    place = {here / name: number for number, name in enumerate(LONGEST_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(scope="session")

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import LONGEST_FIRST
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "rest_api", "schemas", "signer_service")
 PURE = ("signer_service.frost", "signer_service.protocol", "rest_api.correlation", "common.wire.messages")
@@ -193,6 +195,10 @@ def test_make_says_in_one_line_that_python_is_too_old_or_missing(tmp_path: Path,
     assert len(said) == 1
     assert "needs Python 3.11 or newer" in said[0]
     assert not (tmp_path / ".venv").exists()
+
+
+def test_every_file_that_is_to_begin_first_exists() -> None:
+    assert [name for name in LONGEST_FIRST if not (ROOT / "tests" / name).is_file()] == []
 
 
 def test_every_test_that_the_documents_name_exists() -> None:
