@@ -15,6 +15,9 @@ Rules, for each session of a package; the first that fails is the answer:
 6. this coordinator has had fewer than n-t+1 shares for this request id: BAD_REQUEST;
 7. the others' commitments are elements of prime order: BAD_REQUEST.
 
+A request for nonces of a scope that is not this seat's yet waits for it: who sees a commit first asks at once, and its
+stock would be empty until it asks again. No nonce is made before this seat has seen the commit itself.
+
 A coordinator (n-t other sets to turn to) needs no more shares for a request than n-t+1, and each one it gets is one
 that a liar could have collected.
 """
@@ -33,6 +36,7 @@ from common.wire.messages import (
     NonceBatch,
     NonceRequest,
     NonceScope,
+    NonceWant,
     Share,
     SignatureShares,
     SignGroup,
@@ -44,7 +48,16 @@ from signer_service.frost.group import encode_scalar
 from signer_service.frost.keys import KeyPackage
 from signer_service.frost.nonces import Commitment, SigningNonces
 from signer_service.frost.signing import prepare, sign_share
-from signer_service.protocol.machine import Entropy, PeerArrived, PeersChanged, Sender, Tick, ToPeer, Transition
+from signer_service.protocol.machine import (
+    Entropy,
+    Outgoing,
+    PeerArrived,
+    PeersChanged,
+    Sender,
+    Tick,
+    ToPeer,
+    Transition,
+)
 from signer_service.protocol.nonce_pool import KEPT_SIZE, POOL_SIZE, SecretNonces
 from signer_service.protocol.package import group_hash, well_formed
 from signer_service.protocol.request_check import SKEW_MS, check_item, decline_reason
@@ -55,6 +68,9 @@ Event: TypeAlias = PeerArrived | ViewChanged | PeersChanged | Tick
 
 GRANTS_PER_S: Final = 8 * POOL_SIZE
 """Nonce pairs made for one coordinator in a second: more than it can use, and 7 % of our time at most."""
+
+MOST_EARLY: Final = 64
+"""Scopes of one coordinator that are waited for: one for each key."""
 
 _COUNT_MS: Final = MAX_DEADLINE_MS + 2 * SKEW_MS
 """No request is signed longer than this after it was first seen, so that counts older than this are of no use."""
@@ -88,6 +104,8 @@ class ParticipantState:
     given: dict[tuple[Index, RequestId], int] = field(default_factory=dict)
     given_before: dict[tuple[Index, RequestId], int] = field(default_factory=dict)
     given_since: Instant = Instant(0)
+    early: dict[Index, tuple[Sender, tuple[NonceWant, ...]]] = field(default_factory=dict)
+    """By coordinator: what it last asked for in scopes that this seat has not seen begin."""
     granted: dict[Index, tuple[int, int]] = field(default_factory=dict)
     """By coordinator: the second of its last request, and how many pairs were made for it in that second."""
 
@@ -112,7 +130,8 @@ def step(state: ParticipantState, event: Event, now: Instant, entropy: Entropy) 
         entropy: Fresh random bytes; 64 per nonce pair.
 
     Returns:
-        At most one NonceBatch or SignatureShares for the sender. It never asks for a tick.
+        At most one NonceBatch or SignatureShares for the sender; after a new view, a NonceBatch for each coordinator
+        that asked too early. It never asks for a tick.
     """
     match event:
         case PeerArrived(sender=sender, message=message):
@@ -125,6 +144,7 @@ def step(state: ParticipantState, event: Event, now: Instant, entropy: Entropy) 
                 return _grant(state, sender, message, now, entropy)
         case ViewChanged(view=view):
             _use(state, view)
+            return _grant_early(state, now, entropy)
         case PeersChanged(live=live):
             state.live = {index: peer.boot_id for index, peer in live.items()}
         case Tick():
@@ -156,17 +176,40 @@ def _grant(
     # A request of 100 bytes costs us 9 ms: without an end to it one seat could leave no time for the others.
     left = min(POOL_SIZE, GRANTS_PER_S - made)
     grants = []
+    early: list[NonceWant] = []
     for want in request.wants:
         usable = state.usable.get(want.scope)
         count = min(want.count, left)
-        if usable is not None and count > 0:
+        if usable is None:
+            if len(early) < MOST_EARLY and _may_come(state.view, want.scope):
+                early.append(want)
+        elif count > 0:
             grants.append(state.nonces.reserve(sender, want.scope, usable.share.share, count, entropy, live_boot))
             left -= count
             made += count
     state.granted[sender.index] = (second, made)
+    if early:
+        state.early[sender.index] = (sender, tuple(early))
+    else:
+        state.early.pop(sender.index, None)
     if not grants:
         return Transition(state)
     return Transition(state, send=(ToPeer(sender.index, NonceBatch(tuple(grants))),))
+
+
+def _may_come(view: SigningView, scope: NonceScope) -> bool:
+    """Whether ``scope`` may still begin here: another commit of one of our keys, or the session before one."""
+    current = view.current.get(scope.key_id)
+    later = current is None or scope.commit_offset > current.scope.commit_offset
+    return scope.key_id in view.key_ids and (later or bool(scope.open_id))
+
+
+def _grant_early(state: ParticipantState, now: Instant, entropy: Entropy) -> Transition[ParticipantState, None]:
+    """What was asked for too early and can be given now. What still cannot goes on waiting."""
+    send: list[Outgoing] = []
+    for sender, wants in tuple(state.early.values()):
+        send += _grant(state, sender, NonceRequest(wants), now, entropy).send
+    return Transition(state, send=tuple(send))
 
 
 def _sign(

@@ -303,6 +303,35 @@ def test_nonces_are_given_only_for_scopes_in_use() -> None:
     assert len(scene.nonces(3).commitments) == 3
 
 
+def test_nonces_asked_for_before_a_commit_was_seen_come_with_it_and_do_not_exist_before() -> None:
+    scene = Scene()
+    after = deal(DICE, 3, 2, epoch=2, commit_offset=20)
+    assert scene.feed(NonceRequest((NonceWant(after.keys[Index(2)].scope, 8),))).send == ()
+    assert scene.state.nonces_held == 0
+    view = scene.view(current={KEY: after.keys[Index(2)]}, draining=scene.view().current)
+    out = participant.step(scene.state, ViewChanged(view), Instant(scene.now), DICE.entropy)
+    (send,) = out.send
+    assert isinstance(send, ToPeer)
+    assert isinstance(send.message, NonceBatch)
+    assert send.seat == 1
+    assert [(grant.scope.commit_offset, len(grant.commitments)) for grant in send.message.grants] == [(20, 8)]
+    assert participant.step(out.state, ViewChanged(view), Instant(scene.now), DICE.entropy).send == ()
+
+
+def test_what_is_asked_for_too_early_is_kept_within_bounds() -> None:
+    scene = Scene()
+    past = NonceScope(KEY, Offset(9))
+    foreign = NonceScope(KeyId("nobodys"), Offset(30))
+    scene.feed(NonceRequest(tuple(NonceWant(scope, 4) for scope in (past, foreign, scene.scope))))
+    assert scene.state.early == {}
+    many = tuple(NonceWant(NonceScope(KEY, Offset(20 + k)), 256) for k in range(256))
+    scene.feed(NonceRequest(many))
+    assert [len(wants) for _, wants in scene.state.early.values()] == [participant.MOST_EARLY]
+    # What it asks next is what it still waits for.
+    scene.feed(NonceRequest((NonceWant(scene.scope, 1),)))
+    assert scene.state.early == {}
+
+
 def test_one_request_for_nonces_gets_at_most_p() -> None:
     scene = Scene()
     out = scene.feed(NonceRequest((NonceWant(scene.scope, 200), NonceWant(scene.scope, 200))))

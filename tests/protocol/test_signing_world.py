@@ -423,6 +423,31 @@ def test_signing_goes_on_while_each_seat_changes_its_epoch_at_another_moment(
     log.check()
 
 
+def test_stocks_are_filled_at_once_after_a_commit_also_of_seats_that_see_it_later() -> None:
+    world = World(3, 2, 5, Weather(delay_ms=(1, 5)))
+    world.run(300)
+    secret = world.dice.randrange(1, ORDER)
+    world.committee = before = deal(world.dice, 3, 2, 1, 10, secret)
+    after = deal(world.dice, 3, 2, 2, 20, secret)
+    for seat in world.identities:
+        world.change_view(seat, world.view(seat))
+    world.run(300)
+    # Seat 1 asks for nonces when it sees the commit; the others see it 20 and 40 ms later.
+    for seat in world.identities:
+        view = world.view(seat, after, draining={before.keys[seat].key_id: before.keys[seat]})
+        world.at(20 * (seat - 1), lambda seat=seat, view=view: world.change_view(seat, view))  # type: ignore[misc]
+    world.run(5)
+    world.ask_messages(1, b"in the first moment of the epoch")
+    begun = world.now
+    world.run_until_answered()
+    assert {signed.epoch for signed in world.signed().values()} == {2}
+    assert world.now - begun < 100, "it waited for a second request"
+    world.run(60)
+    stocks = world.up[Index(1)].coordinator.stocks
+    scope = after.keys[Index(1)].scope
+    assert {seat for seat, pool in stocks.pools[scope].items() if len(pool)} == {2, 3}
+
+
 def test_the_key_records_session_signs_what_the_folds_say_and_nothing_else() -> None:
     world = World(3, 2)
     open_id = OpenId(b"\x07" * 64)
