@@ -72,6 +72,8 @@ class SimSeat:
     tamper: Tamper | None = None
     state: CeremonyState | None = None
     disk: Durable | None = None
+    kept: CeremonyState | None = None
+    """What its disk holds where that was not made into bytes yet (in a lazy world)."""
     life: int = 0
     next_offset: int = 0
     catch_up: int | None = None
@@ -111,8 +113,9 @@ class World:
         self.down: set[int] = set()
         self.generation = 1
         self.lazy = False
-        """Whether a disk is written only when secrets changed or something is to be sent, as the shell does."""
-        self.on_point: Callable[[SimSeat], None] | None = None
+        """Whether a disk is written only when secrets changed or something is to be sent, as the shell does. Bytes are
+        made of it only when a process starts."""
+        self.on_point: Callable[[SimSeat, str], None] | None = None
         """Is called before and after each durable write and after each send: where a process may die."""
         self.watch: Callable[[SimSeat, CeremonyState], None] | None = None
         """Is shown each state that a seat has written down."""
@@ -160,11 +163,13 @@ class World:
 
     def lose_disk(self, index: int) -> None:
         self.stop(index)
-        self.seats[index].disk = None
+        self.seats[index].disk = self.seats[index].kept = None
 
     def _boot(self, seat: SimSeat) -> None:
         self.down.discard(seat.index)
         seat.life += 1
+        if seat.kept is not None:
+            seat.disk, seat.kept = durable(seat.kept), None
         if seat.disk is None:
             seat.state = ceremony.start(Index(seat.index), self.trust, self.timing)
         else:
@@ -225,8 +230,8 @@ class World:
             return self._crash(seat, planned=bool(plan))
         writes = not self.lazy or bool(transition.send) or transition.state.secrets != before.secrets
         if writes:
-            self._point(seat)
-            seat.disk = durable(transition.state)
+            self._point(seat, "before write")
+            seat.disk, seat.kept = (None, transition.state) if self.lazy else (durable(transition.state), None)
             if self.watch is not None:
                 self.watch(seat, transition.state)
         if transition.state.committed != before.committed:
@@ -234,10 +239,10 @@ class World:
         if plan == "send" or self._happens(self.weather.crash):
             return self._crash(seat, planned=bool(plan))
         if writes:
-            self._point(seat)
+            self._point(seat, "after write")
         for each in transition.send:
             self._leave(seat, each)
-            self._point(seat)
+            self._point(seat, f"after {type(each).__name__}")
             if self._happens(self.weather.crash / 2):
                 return self._crash(seat)
         if plan == "sent":
@@ -256,10 +261,9 @@ class World:
         elif isinstance(each, ToAudit):
             seat.audit.append(each.event)
 
-    def _point(self, seat: SimSeat) -> None:
-        """Before or after a durable write, or after a send: here a process may die."""
+    def _point(self, seat: SimSeat, place: str) -> None:
         if self.on_point is not None:
-            self.on_point(seat)
+            self.on_point(seat, place)
 
     def branch(self) -> "World":
         """The same world once more, to go on in another way."""
@@ -345,7 +349,8 @@ class World:
     # --- signing -----------------------------------------------------------------------------------------------------
 
     def _sign(self, seat: SimSeat) -> None:
-        if seat.state is None:
+        keys = seat.state.log.keys.values() if seat.state is not None else ()
+        if seat.state is None or not any(key.attempt is not None and key.attempt.attested for key in keys):
             return
         for open_id, session in signing_view(seat.state, Instant(self.now)).internal.items():
             if session.coordinate:
@@ -410,7 +415,11 @@ class World:
                 self.seats[each.index] = SimSeat(each.index, raw, f"seat {each.index}")
         for index in indices or tuple(self.seats):
             self.seats[index].roster = raw
-            self._feed(self.seats[index], RosterFile(raw))
+            self.read_roster(index)
+
+    def read_roster(self, index: int) -> None:
+        """The seat finds that its roster file has changed."""
+        self._feed(self.seats[index], RosterFile(self.seats[index].roster))
 
     def ask_refresh(self, index: int, key: KeyId = playbook.KEY) -> None:
         """An API pod's refresh request reaches this seat."""

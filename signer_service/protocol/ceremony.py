@@ -63,7 +63,21 @@ from signer_service.protocol.machine import (
     Transition,
 )
 
-_TOLD = frozenset({"ceremony-opened", "ceremony-ended", "ceremony-committed", "roster-accepted", "late-record"})
+_TOLD = frozenset(
+    {
+        "announce-again",
+        "announce-waits",
+        "ceremony-committed",
+        "ceremony-ended",
+        "ceremony-opened",
+        "checkpoint-refused",
+        "late-record",
+        "log-forked",
+        "protocol-version",
+        "roster-accepted",
+        "roster-alarm",
+    }
+)
 """Facts that go to the audit topic besides blame."""
 
 _EVIDENCE_BYTES = 256 * 1024

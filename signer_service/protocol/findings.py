@@ -43,6 +43,11 @@ def blame(name: str, said: Said, detail: str, *, culprit: Index | None = None) -
     return Finding(Note(name, {"offset": said.offset, "seat": guilty}), guilty, detail, (said.raw,))
 
 
+def witnessed(name: str, said: Said, detail: str) -> Finding:
+    """Something that a person should see, with the record that shows it, but that an honest seat may come to say."""
+    return Finding(Note(name, {"offset": said.offset, "seat": said.seat}), 0, detail, (said.raw,))
+
+
 @dataclass(frozen=True, slots=True)
 class Folded:
     """The state after one record, and what there is to tell of it."""

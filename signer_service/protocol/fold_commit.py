@@ -51,7 +51,8 @@ def key_record(state: LogState, said: Said, record: KeyRecord) -> Outcome:
         return state, (blame("key-record-refused", said, "the group key did not sign it"),)
     ready = tuple(sorted(seat for seat, _ in attempt.ready))
     commit = Commit(record, said.offset, attempt.new, attempt.made.expected, ready)
-    heals = {seat: at for seat, at in key.heals.items() if seat not in attempt.made.shares}
+    # Whom this ceremony was to heal has had its chance: it asks again, or a dead machine brings one after another.
+    heals = {seat: at for seat, at in key.heals.items() if seat not in {*attempt.made.shares, attempt.heal_seat}}
     state = state.with_key(KeyLog(key.key_id, current=commit, past=_past(key), heals=heals))
     committed = fact(
         "ceremony-committed",

@@ -15,7 +15,7 @@ from signer_service.frost.proofs import verify_equal, verify_proof
 from signer_service.frost.sealing import open_sealed
 from signer_service.frost.sharing import check_sub_share
 from signer_service.protocol import transcript
-from signer_service.protocol.findings import Finding, Said, blame, late
+from signer_service.protocol.findings import Finding, Said, blame, late, witnessed
 from signer_service.protocol.log_state import Announced, Attempt, Dealt
 
 Outcome = tuple[Attempt, tuple[Finding, ...]]
@@ -42,9 +42,13 @@ def announce(attempt: Attempt, said: Said, record: Announce) -> Outcome:
         proved = _check_announce(attempt, said, record)
     except BadInput as bad:
         return attempt, (blame("announce-refused", said, bad.detail),)
+    if not proved and _another_lacks_share(attempt, said.seat):
+        # It could not know: both announced at the same time. Its turn is the next ceremony.
+        return attempt, (witnessed("announce-waits", said, "one seat without a share a ceremony, and another came"),)
     if before is not None:
         if attempt.generate or not proved:
-            return attempt, (blame("announce-again", said, "a second, different Announce"),)
+            # A seat that lost its disk in between says another, and so does whoever has stolen no more than its name.
+            return attempt, (witnessed("announce-again", said, "a second, different Announce"),)
         if before.proved:
             # Somebody else has this seat's identity and its share. Neither can be told from the other.
             rest = {seat: each for seat, each in attempt.announced.items() if seat != said.seat}
@@ -66,10 +70,12 @@ def _check_announce(attempt: Attempt, said: Said, record: Announce) -> bool:
         return True
     if not may_lack_share(attempt, said.seat):
         raise BadInput("announce", "no proof that it holds its share, and no right to come without one")
-    others = (seat for seat, each in attempt.announced.items() if not each.proved and seat != said.seat)
-    if not attempt.generate and next(others, None) is not None:
-        raise BadInput("announce", "one seat without a share a ceremony, and another came before")
     return False
+
+
+def _another_lacks_share(attempt: Attempt, seat: Index) -> bool:
+    others = (other for other, each in attempt.announced.items() if not each.proved and other != seat)
+    return not attempt.generate and next(others, None) is not None
 
 
 def announce_expected(attempt: Attempt) -> set[Index]:

@@ -19,7 +19,7 @@ from common.wire.messages import (
     Ready,
     Verdict,
 )
-from signer_service.protocol.findings import Finding, Said, blame
+from signer_service.protocol.findings import Finding, Said, witnessed
 from signer_service.protocol.log_state import (
     HASH_PREFIX,
     Attempt,
@@ -71,7 +71,8 @@ def check_history(
     """Compare what the sender had seen with what we have: the broker may show each of us another log."""
     if _agrees(before, envelope):
         return state, ()
-    finding = blame("log-forked", said, "its sender has seen another history of the log")
+    # Not its fault: whoever may write to the broker's disks can show each of us another log.
+    finding = witnessed("log-forked", said, "its sender has seen another history of the log")
     return replace(state, forked=True), (finding,)
 
 
