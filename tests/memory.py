@@ -1,7 +1,7 @@
 """What an attacker finds in a process: every value that its objects lead to, and every box of a secret that is alive.
 
-Like a core dump that knows Python: it finds what is reachable from the objects it is given, and, through ``Boxes``, what
-nobody can reach but the collector has not freed yet. It does not find what was freed: CPython does not wipe memory.
+Like a core dump that knows Python: it finds what is reachable from the objects it is given, and, through ``Boxes``,
+what nobody can reach but the collector has not freed yet. It does not find what was freed: CPython does not wipe it.
 """
 
 import gc
@@ -40,8 +40,10 @@ class Dump:
     def __init__(self, roots: Iterable[object], *, without: Iterable[object] = ()) -> None:
         self.numbers: set[int] = set()
         """Masked; of integers and of 32 bytes read as scalars."""
+        self.integers: set[int] = set()
+        """Masked; of integers only."""
         blobs: list[bytes] = []
-        skipped = [sys_part for sys_part in without]
+        skipped = list(without)
         seen = {id(each) for each in skipped}
         todo = list(roots)
         while todo:
@@ -55,6 +57,8 @@ class Dump:
             found = number(each)
             if found is not None:
                 self.numbers.add(masked(found))
+                if isinstance(each, int):
+                    self.integers.add(masked(found))
             if isinstance(each, bytes | bytearray | memoryview):
                 blobs.append(bytes(each))
             elif isinstance(each, str):
