@@ -6,7 +6,7 @@ import uuid
 import pytest
 
 from common import ed25519
-from common.ids import BootId, EdgeKeyId, Epoch, Index, Instant, KeyId, Offset, RecordId, RequestId
+from common.ids import BootId, EdgeKeyId, Epoch, Index, Instant, KeyId, Offset, OpenId, RecordId, RequestId
 from common.kafka.port import Record
 from common.observability.metrics import Metrics
 from common.secret import Secret
@@ -38,7 +38,16 @@ from common.wire.messages import (
     SignPackage,
     SignSession,
 )
-from signer_service.protocol.machine import Answer, InternalSigned, Origin, RecordDone, ToAudit, ToLog, ToPeer
+from signer_service.protocol.machine import (
+    Answer,
+    InternalSigned,
+    Origin,
+    RecordDone,
+    RefreshAsked,
+    ToAudit,
+    ToLog,
+    ToPeer,
+)
 from signer_service.shell.names import names
 from signer_service.shell.outbox import Outbox
 from signer_service.shell.records import RecordBook
@@ -58,7 +67,7 @@ class World:
         self.producer = MemoryProducer()
         self.stored: list[tuple[int, int]] = []
         self.poison: list[tuple[Record, str]] = []
-        self.internal: list[InternalSigned] = []
+        self.internal: list[InternalSigned | RefreshAsked] = []
         self.bugs: list[BaseException] = []
         self.metrics = Metrics()
         self.book = RecordBook(lambda partition, offset: self.stored.append((partition, offset)))
@@ -268,8 +277,9 @@ async def test_an_accusation_survives_evidence_that_is_too_large() -> None:
 @pytest.mark.anyio
 async def test_what_is_for_the_ceremonies_goes_there_and_a_strange_sending_is_a_bug() -> None:
     world = World()
-    world.outbox.put((InternalSigned(b"o" * 64, b"s" * 64),))  # type: ignore[arg-type]
-    assert len(world.internal) == 1
+    signed, asked = InternalSigned(OpenId(b"o" * 64), b"s" * 64), RefreshAsked(KeyId("default"), b"raw")
+    world.outbox.put((signed, asked))
+    assert world.internal == [signed, asked]
     with pytest.raises(TypeError):
         world.outbox.put((ToLog(None),))  # type: ignore[arg-type]
 
