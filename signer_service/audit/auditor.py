@@ -49,7 +49,6 @@ from signer_service.audit.facts import (
     EpochFacts,
     KeyFacts,
     Logged,
-    NoDeal,
     Problem,
     Remark,
     Report,
@@ -154,12 +153,16 @@ class Auditor:
             self._counts[name] += 1
         elif name in _UNHEARD:
             self._remark(Remark(offset, name, str(finding.note.fields.get("code", "signed by nobody who may say it"))))
-        elif finding.culprit and name != "log-forked":
-            why = f"{WORDS.get(name, name)}: {finding.detail}"
-            self._remark(Remark(offset, name, why, finding.culprit))
-            heard = self._heard.get(getattr(record, "open_id", OpenId(b"")))
-            if heard is not None:
-                heard.blamed.append(NoDeal(Index(finding.culprit), why, offset))
+        elif finding.detail and name != "log-forked":
+            self._tell(finding, name, offset, record)
+
+    def _tell(self, finding: Finding, name: str, offset: int, record: CeremonyRecord | None) -> None:
+        seat = finding.culprit or int(finding.note.fields.get("seat", 0))
+        remark = Remark(offset, name, f"{WORDS.get(name, name)}: {finding.detail}", seat)
+        self._remark(remark)
+        heard = self._heard.get(getattr(record, "open_id", OpenId(b"")))
+        if heard is not None:
+            (heard.blamed if finding.culprit else heard.witnessed).append(remark)
 
     def _remark(self, remark: Remark) -> None:
         self._counts[remark.what] += 1
@@ -312,7 +315,7 @@ class Auditor:
             seats=tuple(sorted(commit.committee.identities)),
             public_key=record.public_key,
             qualified=qualified,
-            no_deal=who_did_not_deal(attempt, qualified, heard.blamed)
+            no_deal=who_did_not_deal(attempt, qualified, (*heard.witnessed, *heard.blamed))
             if attempt is not None and not checkpoint
             else (),
             verification_shares=commit.shares,

@@ -103,7 +103,7 @@ class Ended:
     phase: str
     reason: str
     awaited: tuple[Index, ...]
-    blamed: tuple[NoDeal, ...]
+    blamed: tuple[Remark, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from common.ids import Index, OpenId
 from common.trust import check_key_record
 from common.wire import codec
 from common.wire.messages import Announce, Deal, Envelope, KeyRecord, Open, Ready, Verdict
-from signer_service.audit.facts import DoesNotHold, NoDeal
+from signer_service.audit.facts import DoesNotHold, Remark
 from signer_service.frost.group import Element, Scalar, decode_element, multiply_accumulate, total
 from signer_service.frost.proofs import verify_proof
 from signer_service.frost.sharing import evaluate_commitment, lagrange_weights
@@ -43,7 +43,7 @@ class Heard:
     """What seats said in one attempt, all of it, in log order: seat and record.
 
     ``ready`` are whole envelopes with their offsets, ``reasons`` those of the Opens, ``blamed`` what the fold convicted
-    whom of.
+    whom of, ``witnessed`` what it told of a seat without blame.
     """
 
     reasons: tuple[str, ...] = ()
@@ -51,7 +51,8 @@ class Heard:
     deals: list[tuple[Index, Deal]] = field(default_factory=list)
     verdicts: list[tuple[Index, Verdict]] = field(default_factory=list)
     ready: dict[bytes, int] = field(default_factory=dict)
-    blamed: list[NoDeal] = field(default_factory=list)
+    blamed: list[Remark] = field(default_factory=list)
+    witnessed: list[Remark] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ def _key(key: KeyFacts) -> dict[str, Any]:
                 "phase": each.phase,
                 "reason": each.reason,
                 "awaited": list(each.awaited),
-                "blamed": _no_deal(each.blamed),
+                "blamed": [{"seat": one.seat, "why": one.detail, "offset": one.offset} for one in each.blamed],
             }
             for each in key.ended
         ],
@@ -148,7 +148,7 @@ def as_lines(report: Report) -> Iterator[str]:
             yield f"offset {remark.offset}: " + (f"seat {remark.seat}: " if remark.seat else "") + remark.detail
     for what, words in _COUNTS.items():
         if report.counts.get(what):
-            yield f"{report.counts[what]} {words}{_first(report.remarks, what)}"
+            yield f"{words}: {report.counts[what]}{_first(report.remarks, what)}"
 
 
 def _first(remarks: Sequence[Remark], what: str) -> str:

@@ -1,9 +1,10 @@
 """In words: what a ceremony was for, who did not deal, and why."""
 
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 from common.ids import Index
-from signer_service.audit.facts import NoDeal
+from signer_service.audit.facts import NoDeal, Remark
 from signer_service.protocol.fold_phases import dealers_allowed
 from signer_service.protocol.log_state import Attempt
 
@@ -11,6 +12,7 @@ WORDS: Mapping[str, str] = {
     "announce-refused": "Announce refused",
     "announce-again": "announced twice",
     "announce-void": "void",
+    "announce-waits": "has to wait for the next ceremony",
     "deal-refused": "Deal refused",
     "deal-twice": "dealt twice",
     "deal-convicted": "convicted by a complaint",
@@ -37,11 +39,17 @@ def _came_without_share(attempt: Attempt) -> set[Index]:
     return {seat for seat, each in attempt.announced.items() if not each.proved} if not attempt.generate else set()
 
 
-def who_did_not_deal(attempt: Attempt, qualified: Sequence[Index], blamed: Sequence[NoDeal]) -> tuple[NoDeal, ...]:
-    """Every seat of the old and the new committee that is not in QUAL, and why."""
-    against: dict[Index, NoDeal] = {}
-    for each in blamed:
-        against.setdefault(each.seat, each)
+_AFTER_DEALING: Final = frozenset({"ready-refused", "key-record-refused"})
+
+
+def who_did_not_deal(attempt: Attempt, qualified: Sequence[Index], told: Sequence[Remark]) -> tuple[NoDeal, ...]:
+    """Every seat of the old and the new committee that is not in QUAL, and why. Of what was ``told`` of a seat in this
+    attempt the last counts."""
+    against = {
+        each.seat: NoDeal(Index(each.seat), each.detail, each.offset)
+        for each in told
+        if each.what not in _AFTER_DEALING
+    }
     seats = sorted({*attempt.old.identities, *attempt.new.identities} - set(qualified))
     return tuple(_why(attempt, seat, against.get(seat)) for seat in seats)
 
