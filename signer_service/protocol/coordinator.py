@@ -25,7 +25,6 @@ from typing import TypeAlias
 from common.errors import BadInput
 from common.ids import BootId, Index, Instant
 from common.wire.messages import (
-    MAX_DEADLINE_MS,
     Accepted,
     Mode,
     NonceBatch,
@@ -58,8 +57,8 @@ from signer_service.protocol.machine import (
 )
 from signer_service.protocol.nonce_pool import POOL_SIZE
 from signer_service.protocol.outbox import Outbox
-from signer_service.protocol.request_check import SKEW_MS, check_item
-from signer_service.protocol.sessions import Record, Round, Work
+from signer_service.protocol.request_check import check_item
+from signer_service.protocol.sessions import Record, Round, Settled, Work
 from signer_service.protocol.view import EpochKeys, SigningView, ViewChanged
 from signer_service.protocol.wire import Wire
 
@@ -149,13 +148,15 @@ def _accept(ctx: Context, event: RequestArrived) -> None:
             _refuse_at_once(ctx, record, item, RefusalCode.BAD_EDGE_SIGNATURE)
         return
     for position, item in enumerate(request.items):
+        settled = state.settled.get(item.request_id)
         known = state.works.get(item.request_id)
-        if known is not None:
+        if settled is not None:
+            _answer_again(ctx, settled, record, item)
+        elif known is not None:
             _join(ctx, known, record, item)
         else:
             _accept_item(ctx, record, item, position)
-    if record.works:
-        ctx.set_timer(_next_look(record, ctx.now), Timer.RECORD, record)
+    _set_timer(ctx, record)
 
 
 def _accept_item(ctx: Context, record: Record, item: SignItem, position: int) -> None:
@@ -188,13 +189,18 @@ def _decide_refresh(ctx: Context, work: Work, item: SignItem, raw: bytes) -> Non
     ctx.finish(work, decided)
 
 
+def _answer_again(ctx: Context, settled: Settled, record: Record, item: SignItem) -> None:
+    if settled.is_of(item):
+        ctx.answer(record, settled.outcome)
+    else:
+        # Otherwise the answer to one message would be given for another.
+        _refuse_at_once(ctx, record, item, RefusalCode.BAD_REQUEST)
+
+
 def _join(ctx: Context, work: Work, record: Record, item: SignItem) -> None:
     first = work.item
     if first is None or (first.message, first.key_id, first.mode) != (item.message, item.key_id, item.mode):
-        # Otherwise the answer to one message would be given for another.
         _refuse_at_once(ctx, record, item, RefusalCode.BAD_REQUEST)
-    elif work.outcome is not None:
-        ctx.answer(record, work.outcome)
     else:
         for position, earlier in enumerate(work.waiting):
             if earlier.dropped and earlier.raw == record.raw and _place(earlier) == _place(record):
@@ -214,17 +220,11 @@ def _refuse_at_once(ctx: Context, record: Record, item: SignItem, code: RefusalC
     ctx.answer(record, Outcome(item.request_id, result))
 
 
-def _next_look(record: Record, now: Instant) -> int:
-    """When something about this record is due: an item to refuse, or all of it to forget."""
-    open_ = [work.deadline for work in record.works if work.outcome is None]
+def _set_timer(ctx: Context, record: Record) -> None:
+    """Look at the record again when the next of its items has to be refused."""
+    open_ = [work.deadline for work in record.works if work.outcome is None and not work.forgotten]
     if open_:
-        return max(now + 1, min(open_) - DEADLINE_MARGIN_MS)
-    return max(_kept_until(work) for work in record.works) + 1
-
-
-def _kept_until(work: Work) -> int:
-    """How long an outcome is remembered. What asks for years is refused, and the refusal is not kept for years."""
-    return min(work.deadline, work.arrived + MAX_DEADLINE_MS + SKEW_MS)
+        ctx.set_timer(max(ctx.now + 1, min(open_) - DEADLINE_MARGIN_MS), Timer.RECORD, record)
 
 
 def _look_at_record(ctx: Context, record: Record) -> None:
@@ -240,13 +240,7 @@ def _look_at_record(ctx: Context, record: Record) -> None:
             else:
                 code = RefusalCode.OVERLOADED
             ctx.refuse(work, code)
-    record.works = [work for work in record.works if not work.forgotten]
-    left = [work for work in record.works if work.outcome is None or _kept_until(work) >= ctx.now]
-    if left:
-        ctx.set_timer(_next_look(record, ctx.now), Timer.RECORD, record)
-    else:
-        for work in record.works:
-            ctx.forget(work)
+    _set_timer(ctx, record)
 
 
 def _drop(ctx: Context, partitions: frozenset[int]) -> None:
@@ -324,3 +318,5 @@ def _look_at_timers(ctx: Context) -> None:
             _look_at_record(ctx, subject)
         elif isinstance(subject, CommitmentPool):
             ctx.scopes.add(subject.scope)
+        elif isinstance(subject, int):
+            ctx.forget_settled(subject)

@@ -7,13 +7,13 @@ from heapq import heapify, heappop, heappush
 from typing import Final, TypeAlias
 
 from common.ids import BootId, Index, Instant, KeyId, OpenId, RequestId
-from common.wire.messages import Accepted, NonceScope, Outcome, RefusalCode, Refused, SignItem
+from common.wire.messages import MAX_DEADLINE_MS, Accepted, NonceScope, Outcome, RefusalCode, Refused, SignItem
 from signer_service.protocol.commitment_pool import CommitmentPool, Stocks
 from signer_service.protocol.machine import Entropy, Peer
 from signer_service.protocol.outbox import Outbox, Result
 from signer_service.protocol.peers import PeerBook
-from signer_service.protocol.request_check import DETAILS
-from signer_service.protocol.sessions import Queue, Record, Round, Session, Work
+from signer_service.protocol.request_check import DETAILS, SKEW_MS
+from signer_service.protocol.sessions import Queue, Record, Round, Session, Settled, Work
 from signer_service.protocol.view import EpochKeys, SigningView
 from signer_service.protocol.wire import Wire
 
@@ -63,9 +63,10 @@ class Timer(IntEnum):
     RECORD = 1
     POOL = 2
     WAKE = 3
+    SETTLED = 4
 
 
-Timed: TypeAlias = Round | Record | CommitmentPool | None
+Timed: TypeAlias = Round | Record | CommitmentPool | int | None
 
 
 @dataclass(slots=True)
@@ -87,6 +88,11 @@ class CoordinatorState:
     """Scopes in which sessions may begin: each key's current epoch, and key records that we coordinate."""
     scope_since: dict[NonceScope, Instant] = field(default_factory=dict)
     works: dict[RequestId, Work] = field(default_factory=dict)
+    """What has no outcome yet."""
+    settled: dict[RequestId, Settled] = field(default_factory=dict)
+    """What has one, until its time is over: the same request is answered once more, and not signed again."""
+    settled_until: dict[int, list[RequestId]] = field(default_factory=dict)
+    """Those whose time is over at the end of that second (Unix)."""
     records: set[Record] = field(default_factory=set)
     queues: dict[KeyId, Queue] = field(default_factory=dict)
     internal: dict[OpenId, Work] = field(default_factory=dict)
@@ -146,9 +152,31 @@ class Context:
         self.state.unfinished -= 1
         for session in tuple(work.sessions):
             self.release(session)
-        self.out.audit(work.waiting[0], item, result, self.now)
-        for record in work.waiting:
+        # Work and record name each other: in such a circle each message would stay until the collector looks at old
+        # objects, which on a busy replica is after some ten thousand items.
+        waiting, work.waiting = work.waiting, []
+        digest = self.out.audit(waiting[0], item, result, self.now)
+        for record in waiting:
             self.answer(record, outcome)
+        del self.state.works[item.request_id]
+        self._remember(work, item, Settled(outcome, item.key_id, item.mode, digest))
+
+    def _remember(self, work: Work, item: SignItem, settled: Settled) -> None:
+        # What asks for years is refused, and the refusal is not kept for years.
+        until = min(work.deadline, work.arrived + MAX_DEADLINE_MS + SKEW_MS)
+        if until < self.now:
+            return
+        self.state.settled[item.request_id] = settled
+        second = until // 1000
+        if second not in self.state.settled_until:
+            self.state.settled_until[second] = []
+            self.set_timer((second + 1) * 1000, Timer.SETTLED, second)
+        self.state.settled_until[second].append(item.request_id)
+
+    def forget_settled(self, second: int) -> None:
+        """Nobody asks any more for what was to be kept until that second."""
+        for request_id in self.state.settled_until.pop(second, ()):
+            del self.state.settled[request_id]
 
     def answer(self, record: Record, outcome: Outcome) -> None:
         """Answer one item of ``record``, which is finished when that was its last."""
@@ -163,12 +191,12 @@ class Context:
     def forget(self, work: Work) -> None:
         """Drop ``work`` without an answer: its partition is another replica's now."""
         work.forgotten = True
+        work.waiting = []
         for session in tuple(work.sessions):
             self.release(session)
         if work.item is not None and self.state.works.get(work.item.request_id) is work:
             del self.state.works[work.item.request_id]
-            if work.outcome is None:
-                self.state.unfinished -= 1
+            self.state.unfinished -= 1
 
     def release(self, session: Session) -> None:
         """End an attempt. Its own nonces go with it, used or not."""
@@ -180,9 +208,7 @@ class Context:
     def drop_rounds(self, scopes: Container[NonceScope]) -> None:
         """Forget what is over in any other scope: a round has the share of its epoch, and must not outlive it."""
         state = self.state
-        state.timers = [
-            each for each in state.timers if not isinstance(each[3], Round) or each[3].keys.scope in scopes
-        ]
+        state.timers = [each for each in state.timers if not isinstance(each[3], Round) or each[3].keys.scope in scopes]
         heapify(state.timers)
 
     def fail(self, session: Session, seats: tuple[Index, ...]) -> None:

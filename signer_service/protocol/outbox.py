@@ -68,9 +68,11 @@ class Outbox:
         self._answers.setdefault(record, []).append(outcome)
         record.unanswered -= 1
 
-    def audit(self, record: Record, item: SignItem, result: Result, now: Instant) -> None:
-        """Write down what became of ``item``: once, whoever else is told the same again."""
-        self._audits.setdefault(record, []).append(_entry(item, result, now))
+    def audit(self, record: Record, item: SignItem, result: Result, now: Instant) -> bytes:
+        """Write down what became of ``item``: once, whoever else is told the same again. Returns its message's hash."""
+        entry = _entry(item, result, now)
+        self._audits.setdefault(record, []).append(entry)
+        return entry.message_sha256
 
     def blame(self, entry: AuditEntry) -> None:
         """Accuse a seat, with the evidence, in an audit event of its own."""
@@ -104,6 +106,7 @@ class Outbox:
             send.append(Answer(record.origin, record.request, tuple(outcomes)))
             if record.unanswered == 0:
                 send.append(RecordDone(record.origin, record.request.record_id))
+                record.let_go()
         return tuple(send)
 
 

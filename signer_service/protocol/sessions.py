@@ -6,19 +6,20 @@ attempt that is late is not given up: another is begun beside it, and whichever 
 
 ::
 
-    Work      queued -> running -> done
+    Work      queued -> running -> done, and then Settled
                  ^---------'  (its sessions failed, or are all late)
     Session   awaiting -> complete | failed
                  '-> late -> complete | failed
 """
 
+import hashlib
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from common.ids import BootId, Index, Instant, KeyId
-from common.wire.messages import MsgToSign, Outcome, SignGroup, SignItem
+from common.wire.messages import Mode, MsgToSign, Outcome, SignGroup, SignItem
 from signer_service.frost.nonces import Commitment, SigningNonces
 from signer_service.frost.signing import SignatureShare
 from signer_service.protocol.machine import Origin
@@ -36,6 +37,12 @@ class Record:
     unanswered: int
     works: "list[Work]" = field(default_factory=list)
     dropped: bool = False
+
+    def let_go(self) -> None:
+        """All is answered: keep none of what it brought. A timer may hold the record until its deadline."""
+        self.works = []
+        self.raw = b""
+        self.request = replace(self.request, items=())
 
 
 @dataclass(slots=True, eq=False)
@@ -77,6 +84,22 @@ class Work:
     def abandoned(self) -> bool:
         """Whether everybody who waits for it has been taken away with its partition."""
         return self.internal is None and all(record.dropped for record in self.waiting)
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What is kept of an item that has its outcome, until nobody can ask for it again: not the message, which may be 64
+    KiB, and of which there would be as many as are signed in half a minute."""
+
+    outcome: Outcome
+    key_id: KeyId
+    mode: Mode
+    message_sha256: bytes
+
+    def is_of(self, item: SignItem) -> bool:
+        """Whether ``item`` asks for the same again."""
+        same = (self.key_id, self.mode) == (item.key_id, item.mode)
+        return same and self.message_sha256 == hashlib.sha256(item.message).digest()
 
 
 @dataclass(slots=True, eq=False)

@@ -1,5 +1,6 @@
 """What a coordinator answers, when, and to whom; and what it never begins (promise P6)."""
 
+import gc
 from dataclasses import replace
 from typing import Any
 
@@ -43,6 +44,7 @@ from signer_service.protocol.machine import (
 )
 from signer_service.protocol.nonce_pool import POOL_SIZE
 from signer_service.protocol.peers import FIRST_WINDOW, FORGET_MS, Candidate, PeerBook, PeerStats
+from signer_service.protocol.sessions import Record, Session, Work
 from signer_service.protocol.view import ViewChanged
 from tests.protocol.signing_world import KEY, START, WIRE, Asked, Dice, Pod, Weather, World
 from tests.protocol.test_signing_world import change_shares, messages, plus_one, silent
@@ -161,13 +163,41 @@ def test_p6_a_request_id_with_another_message_is_refused_and_not_answered_with_t
     assert outcome.result.code is RefusalCode.BAD_REQUEST
 
 
+def test_p6_a_request_id_that_has_its_outcome_answers_no_other_message(world: World) -> None:
+    item = world.pod.item(b"one", world.now)
+    world.ask(1, [item])
+    world.run_until_answered()
+    others = (replace(item, message=b"two"), replace(item, key_id=KeyId("another")))
+    for asked in [world.ask(1, [other]) for other in others]:
+        assert asked.done
+        (outcome,) = [o for _, _, r, o in world.answers if r.record_id == asked.request.record_id]
+        assert isinstance(outcome.result, Refused)
+        assert outcome.result.code is RefusalCode.BAD_REQUEST
+
+
+def test_what_has_its_outcome_leaves_memory_at_once_without_the_collector(world: World) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        world.ask_messages(1, *(bytes([n]) * 64 * 1024 for n in range(4)))
+        world.run_until_answered()
+        state = world.up[Index(1)].coordinator
+        found = [each for each in gc.get_objects() if isinstance(each, Work | Session)]
+    finally:
+        gc.enable()
+    assert found == []
+    kept = [subject for *_, subject in state.timers if isinstance(subject, Record)]
+    assert [record.raw for record in kept] == [b""] * len(kept)
+    assert [record.request.items for record in kept] == [()] * len(kept)
+
+
 def test_p6_an_outcome_is_remembered_until_the_deadline_and_not_longer(world: World) -> None:
     world.ask_messages(1, *messages(5), for_ms=1_000)
     world.run_until_answered()
     state = world.up[Index(1)].coordinator
-    assert len(state.works) == 5
-    world.run(1_100)
-    assert state.works == {}
+    assert (len(state.settled), state.works) == (5, {})
+    world.run(2_100)
+    assert (state.settled, state.settled_until) == ({}, {})
     assert state.records == set()
     assert state.sessions == {}
 
