@@ -109,7 +109,7 @@ def test_the_command_line_signs_and_verifies(demo: RunningDemo, tmp_path: Path) 
 
 def test_p6_kill_9_of_each_signer_in_turn_fails_no_request(demo: RunningDemo) -> None:
     """Only requests in flight at a kill may be slow, and the next signer dies when the last is back."""
-    stop = threading.Event()
+    stop, hurry = threading.Event(), threading.Event()
     taken: list[tuple[float, float, int, str]] = []
 
     def load() -> None:
@@ -118,6 +118,8 @@ def test_p6_kill_9_of_each_signer_in_turn_fails_no_request(demo: RunningDemo) ->
                 started = time.monotonic()
                 answer = http.post("/v1/sign", json={"text": f"at {started}"})
                 taken.append((started, time.monotonic(), answer.status_code, answer.text))
+                if not hurry.is_set():
+                    stop.wait(0.05)
 
     def ready(seat: int) -> bool:
         try:
@@ -132,10 +134,20 @@ def test_p6_kill_9_of_each_signer_in_turn_fails_no_request(demo: RunningDemo) ->
         thread.start()
     try:
         for seat in (1, 2, 3):
-            before = len(demo.lines)
+            before, answered, pid = len(demo.lines), len(taken), demo.children()[f"signer {seat}"]
+            # As many requests as will go, from before the kill until the next process is there; then the signers, and
+            # whatever else runs on this machine, are left some time to come back.
+            hurry.set()
+            wait_until(lambda answered=answered: len(taken) > answered + 20, 30, "requests are under way")  # type: ignore[misc]
             kills.append(time.monotonic())
-            os.kill(demo.children()[f"signer {seat}"], signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
             demo.wait_for_line(rf"^signer {seat} was killed by SIGKILL; starting it again in 2 s$", 5, before)
+            wait_until(
+                lambda seat=seat, pid=pid: demo.children().get(f"signer {seat}", pid) != pid,  # type: ignore[misc]
+                30,
+                f"signer {seat} is started again",
+            )
+            hurry.clear()
             wait_until(lambda seat=seat: ready(seat), 60, f"signer {seat} is ready again")  # type: ignore[misc]
     finally:
         stop.set()
