@@ -34,6 +34,11 @@ class Connection(asyncio.Protocol):
         self._size = 0
         self._keep = True
 
+    @property
+    def connected(self) -> bool:
+        """Whether the next request goes out on a connection that is open already."""
+        return self._transport is not None
+
     def head(self, path: str, length: int) -> bytes:
         """The head of a POST of ``length`` bytes of JSON."""
         return (
