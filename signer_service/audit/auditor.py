@@ -26,7 +26,7 @@ from dataclasses import replace
 from typing import Final
 
 from common.errors import BadInput
-from common.ids import NO_OFFSET, Index, KeyId, Offset, OpenId
+from common.ids import Index, KeyId, Offset, OpenId
 from common.wire.messages import (
     Announce,
     CeremonyRecord,
@@ -41,8 +41,8 @@ from common.wire.messages import (
     Roster,
     Verdict,
 )
-from common.wire.transcript import LOG_START_HASH, next_log_hash
 from signer_service.audit import recheck
+from signer_service.audit.chain import Chain
 from signer_service.audit.facts import (
     DoesNotHold,
     Ended,
@@ -78,13 +78,11 @@ class Auditor:
 
     def __init__(self, trust: LogTrust, operator_key: bytes) -> None:
         self._trust = trust
-        self._source = Source(operator_key, trust.topic, self._hash_at)
+        self._chain = Chain()
+        self._source = Source(operator_key, trust.topic, self._chain.at)
         self._log = LogState()
-        self._hashes: list[bytes] = []
-        self._agreed = -1
         self._stopped = False
         self._problem: Problem | None = None
-        self._fork: Problem | None = None
         self._rosters: list[RosterFacts] = []
         self._epochs: dict[KeyId, list[EpochFacts]] = {}
         self._records: dict[KeyId, KeyRecord] = {}
@@ -93,9 +91,6 @@ class Auditor:
         self._known: set[OpenId] = set()
         self._remarks: list[Remark] = []
         self._counts: Counter[str] = Counter()
-
-    def _hash_at(self, offset: int) -> bytes | None:
-        return self._hashes[offset] if 0 <= offset < len(self._hashes) else None
 
     def stop(self, problem: Problem) -> None:
         """Nothing more can be read: the file is damaged, or the reading was refused."""
@@ -112,13 +107,13 @@ class Auditor:
         """Take the next record. Never raises for what stands in it."""
         if self._stopped:
             return
-        expected = len(self._hashes)
+        expected = len(self._chain)
         if logged.offset != expected:
             self.stop(_misplaced(logged.offset, expected))
             return
         before = self._log
         offset, raw = Offset(logged.offset), logged.value
-        self._hashes.append(next_log_hash(self._hashes[-1] if self._hashes else LOG_START_HASH, offset, raw))
+        self._chain.add(offset, raw)
         folded = fold(before, offset, raw, self._trust)
         self._log = folded.state
         envelope, record = self._decode(raw)
@@ -126,7 +121,7 @@ class Auditor:
             self._find(finding, record)
         names = {finding.note.name for finding in folded.findings}
         if envelope is not None and record is not None and not names & _UNHEARD:
-            self._follow(envelope, offset, forked="log-forked" in names, roster=isinstance(record, Roster))
+            self._chain.follow(envelope, offset, forked="log-forked" in names, roster=isinstance(record, Roster))
             self._hear(Index(envelope.index), offset, raw, record)
         try:
             self._changes(before, logged, envelope, record, folded.findings)
@@ -169,22 +164,6 @@ class Auditor:
         if len(self._remarks) < MAX_REMARKS:
             self._remarks.append(remark)
 
-    def _follow(self, envelope: Envelope, offset: Offset, *, forked: bool, roster: bool) -> None:
-        """Every seat signs the running hash that it saw: of all the log, where the fold looks at its last part."""
-        seen = envelope.seen_offset
-        agrees = seen == NO_OFFSET or (seen < offset and self._hash_at(seen) == envelope.seen_hash)
-        # A roster may be brought by somebody whose signature is not known yet: there the fold has looked.
-        if not (forked or (not agrees and not roster)):
-            self._agreed = max(self._agreed, seen) if agrees else self._agreed
-        elif self._fork is None:
-            where = f"of offsets {self._agreed + 1} to {seen}" if seen < offset else f"up to offset {seen}, before it"
-            self._fork = Problem(
-                "log-forked",
-                f"seat {envelope.index} has signed another running hash for offset {seen}: "
-                f"records {where} were changed, left out, moved or put in",
-                offset,
-            )
-
     # --- what was said -----------------------------------------------------------------------------------------------
 
     def _hear(self, seat: Index, offset: Offset, raw: bytes, record: CeremonyRecord) -> None:
@@ -217,7 +196,7 @@ class Auditor:
             recheck.check_belief(record, None, self._source)
         except DoesNotHold:
             return
-        if record.open_id not in self._known and self._hash_at(record.log_offset) != record.log_hash:
+        if record.open_id not in self._known and self._chain.at(record.log_offset) != record.log_hash:
             raise DoesNotHold(
                 "key-record-foreign",
                 f"a key record of {record.key_id}, epoch {record.epoch}, stands for itself and was made on another "
@@ -258,10 +237,10 @@ class Auditor:
         seats = tuple(seat.index for seat in new.seats)
         keys = tuple((key.key_id, key.threshold) for key in new.keys)
         self._rosters.append(RosterFacts(offset, new.version, new.log_generation, seats, keys))
-        if self._fork is not None and old is not None and new.log_generation > old.log_generation:
-            settled = f"{self._fork.detail}; settled by the operator at offset {offset}"
-            self._remark(Remark(self._fork.offset or 0, "log-forked", settled))
-            self._fork = None
+        if self._chain.fork is not None and old is not None and new.log_generation > old.log_generation:
+            settled = f"{self._chain.fork.detail}; settled by the operator at offset {offset}"
+            self._remark(Remark(self._chain.fork.offset or 0, "log-forked", settled))
+            self._chain.fork = None
 
     def _opened(self, was: KeyLog, attempt: Attempt, envelope: Envelope | None, record: CeremonyRecord | None) -> None:
         self._known.add(attempt.open_id)
@@ -338,7 +317,7 @@ class Auditor:
 
     def report(self) -> Report:
         """What was found so far."""
-        problems = [each for each in (self._problem, self._fork, self._nothing()) if each is not None]
+        problems = [each for each in (self._problem, self._chain.fork, self._nothing()) if each is not None]
         keys = []
         for key_id in sorted({*self._log.keys, *self._epochs}):
             key = self._log.keys.get(key_id)
@@ -348,9 +327,9 @@ class Auditor:
         return Report(
             topic=self._trust.topic,
             operator_key=self._source.operator_key,
-            records=len(self._hashes),
-            end=len(self._hashes) - 1,
-            running_hash=self._hashes[-1] if self._hashes else LOG_START_HASH,
+            records=len(self._chain),
+            end=len(self._chain) - 1,
+            running_hash=self._chain.last,
             rosters=tuple(self._rosters),
             keys=tuple(keys),
             remarks=tuple(self._remarks),
@@ -361,7 +340,7 @@ class Auditor:
     def _nothing(self) -> Problem | None:
         if self._rosters or self._problem is not None:
             return None
-        if not self._hashes:
+        if not len(self._chain):
             return Problem("empty-log", "there is no record on this log", None)
         foreign = next((each for each in self._remarks if each.what == "foreign-roster"), None)
         if foreign is None:
