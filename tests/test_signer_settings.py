@@ -1,10 +1,12 @@
 """The environment becomes settings, or one line that names the wrong variable."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from common.errors import BadInput
+from rest_api.demo.plan import Place, Plan, signer
 from signer_service.settings import load, ordinal_of_host
 
 
@@ -73,3 +75,15 @@ def test_suspicion_outlasts_beats(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIGNER_SERVICE_BEAT_MS", "1000")
     with pytest.raises(BadInput, match="SUSPECT_AFTER_MS must be at least twice BEAT_MS"):
         load()
+
+
+def test_a_demo_tells_its_signers_how_often_to_replace_the_shares(monkeypatch: pytest.MonkeyPatch) -> None:
+    place = Place(Path("/keys"), Path("/state"), "127.0.0.1:9092", "", embedded=True)
+    daily = Plan(8000, 2, 3, 2, None, None, 9000, "warning")
+    for plan, interval_ms in ((daily, 86_400_000), (replace(daily, refresh_interval_ms=20_000), 20_000)):
+        for name, value in signer(plan, place, 2).env.items():
+            monkeypatch.setenv(name, value)
+        settings = load()
+        assert settings.refresh_interval_ms == interval_ms
+        # Somebody watches: a second refresh, and a healed seat, within seconds.
+        assert (settings.min_interval_ms, settings.heal_delay_ms) == (2_000, 5_000)

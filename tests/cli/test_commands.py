@@ -100,6 +100,8 @@ async def test_a_token_is_printed_once_and_opens_the_door(own_world: World, tmp_
         (("token", "a", "--file", "t", "--rate", "fast"), "a rate is written like"),
         (("token", "a", "--file", "t", "--keys", ","), "no key is named"),
         (("nonsense",), "nonsense"),
+        (("demo", "--refresh-interval", "soon"), "write 20s, 5m or 24h"),
+        (("demo", "--refresh-interval", "1s"), "from 3s to 7d, not 1s"),
     ],
 )
 async def test_wrong_usage_is_one_line_and_code_2(arguments: tuple[str, ...], said: str) -> None:
