@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 UV = $(shell command -v $(BIN)/uv || command -v uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint fast kafka bench lock clean
+.PHONY: help demo test check lint fast kafka bench chaos lock clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
@@ -41,6 +41,9 @@ kafka: $(STAMP) ## run a real single-node Apache Kafka on loopback until interru
 
 bench: $(STAMP) ## measure on a real Apache Kafka, up to 12 minutes (ARGS="--quick --json bench.json")
 	@exec $(BIN)/python -m tests.bench $(ARGS)
+
+chaos: $(STAMP) ## kill, stop and refresh under load, then prove that nothing was lost (SEED=1 ARGS="--requests 100000 --kills 20")
+	@exec $(BIN)/python -m tests.chaos --seed $(SEED) $(ARGS)
 
 lock: ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@test -n "$(UV)" || { echo "make lock needs uv: python3 -m pip install uv" >&2; exit 1; }

@@ -12,14 +12,14 @@ TOPIC = "__consumer_offsets"
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """Everything of ``partition`` below ``offset`` was finished, said the group at ``at_ms``."""
+    """Everything of ``partition`` below ``offset`` was finished, a member said; it was taken at ``at_ms``."""
 
     partition: int
     offset: int
     at_ms: int
 
 
-def parse(key: bytes, value: bytes, at_ms: int, group: str, topic: str) -> Commit | None:
+def parse(key: bytes, value: bytes, group: str, topic: str) -> Commit | None:
     """The commit in one record of the log, if it is one of ``group`` for ``topic``.
 
     Raises:
@@ -34,7 +34,21 @@ def parse(key: bytes, value: bytes, at_ms: int, group: str, topic: str) -> Commi
         at = 6 + length
         found_topic = key[at : at + topic_length].decode()
         (partition,) = struct.unpack_from(">i", key, at + topic_length)
-        _, offset = struct.unpack_from(">hq", value)
-    except (struct.error, UnicodeDecodeError) as error:
+        offset, at_ms = _value(value)
+    except (struct.error, UnicodeDecodeError, IndexError) as error:
         raise ValueError(f"not an offset of a group: {error}") from None
     return Commit(partition, offset, at_ms) if (found_group, found_topic) == (group, topic) else None
+
+
+def _value(value: bytes) -> tuple[int, int]:
+    """Offset and moment: the epoch of the leader stands between them from version 3 on, and the member's own text,
+    which is empty here and short everywhere; its length takes one byte (plus one) from version 4 on, else two."""
+    version, offset = struct.unpack_from(">hq", value)
+    at = 10 + (4 if version >= 3 else 0)
+    if version >= 4:
+        at += 1 + max(0, value[at] - 1)
+    else:
+        (length,) = struct.unpack_from(">h", value, at)
+        at += 2 + max(0, length)
+    (at_ms,) = struct.unpack_from(">q", value, at)
+    return offset, at_ms

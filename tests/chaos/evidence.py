@@ -104,7 +104,7 @@ class Evidence:
         """Add one record."""
         if raw.topic == commits.TOPIC:
             requests = topics.requests(self.prefix).name
-            found = commits.parse(raw.key, raw.value, raw.at_ms, topics.signer_group(self.prefix), requests)
+            found = commits.parse(raw.key, raw.value, topics.signer_group(self.prefix), requests)
             if found is not None:
                 self.commits.append(found)
             return

@@ -292,10 +292,16 @@ def test_the_commits_of_our_group_are_read_from_the_group_coordinators_log() -> 
     def key(version: int, group: bytes, topic: bytes) -> bytes:
         return struct.pack(f">hh{len(group)}sh{len(topic)}si", version, len(group), group, len(topic), topic, 7)
 
-    value = struct.pack(">hqih", 3, 42, -1, 0) + struct.pack(">q", 0)
-    assert commits.parse(key(1, b"signer", b"signer.v1"), value, 9, "signer", "signer.v1") == Commit(7, 42, 9)
-    assert commits.parse(key(1, b"others", b"signer.v1"), value, 9, "signer", "signer.v1") is None
-    assert commits.parse(key(2, b"signer", b"signer.v1"), value, 9, "signer", "signer.v1") is None
-    assert commits.parse(key(1, b"signer", b"signer.v1"), b"", 9, "signer", "signer.v1") is None
+    values = (
+        struct.pack(">hqhq", 2, 42, 0, 9),
+        struct.pack(">hqih", 3, 42, -1, 0) + struct.pack(">q", 9),
+        struct.pack(">hqih3sq", 3, 42, -1, 3, b"why", 9),
+        struct.pack(">hqiBqB", 4, 42, -1, 1, 9, 0),
+    )
+    for value in values:
+        assert commits.parse(key(1, b"signer", b"signer.v1"), value, "signer", "signer.v1") == Commit(7, 42, 9)
+    assert commits.parse(key(1, b"others", b"signer.v1"), value, "signer", "signer.v1") is None
+    assert commits.parse(key(2, b"signer", b"signer.v1"), value, "signer", "signer.v1") is None
+    assert commits.parse(key(1, b"signer", b"signer.v1"), b"", "signer", "signer.v1") is None
     with pytest.raises(ValueError, match="not an offset"):
-        commits.parse(key(1, b"signer", b"signer.v1")[:9], value, 9, "signer", "signer.v1")
+        commits.parse(key(1, b"signer", b"signer.v1")[:9], value, "signer", "signer.v1")

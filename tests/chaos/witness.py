@@ -50,7 +50,7 @@ class Witness:
     def _deliver(self, records: Sequence[Record]) -> None:
         for record in records:
             if record.topic == commits.TOPIC:
-                found = commits.parse(record.key or b"", record.value, 0, self._group, self._requests)
+                found = commits.parse(record.key or b"", record.value, self._group, self._requests)
                 if found is None:
                     continue
                 self.committed[found.partition] = found.offset
