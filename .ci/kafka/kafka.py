@@ -159,21 +159,7 @@ class Instance:
             classpath,
         ]
         if not data.is_dir():
-            cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-            # "--cluster-id=ID": an id may begin with a dash, and would be read as an option.
-            format_it = [
-                *base,
-                "kafka.tools.StorageTool",
-                "format",
-                f"--cluster-id={cluster_id}",
-                "-c",
-                str(self.config),
-            ]
-            done = subprocess.run(format_it, capture_output=True, text=True, timeout=START_S, check=False)
-            if done.returncode != 0:
-                raise Failed(
-                    f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-                )
+            self._format(base, data)
         with (self.folder / "console.log").open("ab") as console:
             process = subprocess.Popen(
                 [*base, "kafka.Kafka", str(self.config)],
@@ -198,6 +184,32 @@ class Instance:
             self.stop()
             raise
         return process, port
+
+    def _format(self, base: list[str], data: Path) -> None:
+        """Make the storage of a new broker.
+
+        What the tool writes depends on the version and the template alone, and it is a JVM's start, a third of ours: so
+        it is kept, and copied for the next instance, which then has the same cluster id on storage of its own.
+        """
+        template = (HERE / "server.properties.template").read_bytes()
+        kept = HOME / f"formatted-{hashlib.sha256(jars().name.encode() + template).hexdigest()[:12]}"
+        with lock(HOME / "formatted.lock"):
+            if kept.is_dir():
+                shutil.copytree(kept, data)
+                return
+            cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+            # "--cluster-id=ID": an id may begin with a dash, and would be read as an option.
+            arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self.config)]
+            command = [*base, "kafka.tools.StorageTool", *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+            if done.returncode != 0:
+                raise Failed(
+                    f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
+                )
+            part = HOME / f"{kept.name}.part"
+            shutil.rmtree(part, ignore_errors=True)
+            shutil.copytree(data, part)
+            part.rename(kept)
 
     def stop(self, kill: bool = False) -> bool:
         """End the broker; False if none runs. In order within 30 s, by force after that (or at once with ``kill``)."""
