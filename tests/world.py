@@ -119,6 +119,8 @@ class World:
         """Is called before and after each durable write and after each send: where a process may die."""
         self.watch: Callable[[SimSeat, CeremonyState], None] | None = None
         """Is shown each state that a seat has written down."""
+        self.shown: dict[int, list[bytes]] = {}
+        """Seats that a lying broker shows another log than the others, and what it shows them."""
         self.written: Instant | None = None
         """What the broker says of when each record was written; None: the truth."""
 
@@ -175,7 +177,7 @@ class World:
         else:
             seat.state = restore(seat.disk, Index(seat.index), self.trust, self.timing, generation=self.generation)
         seat.next_offset = seat.state.log.offset + 1
-        seat.catch_up = len(self.log)
+        seat.catch_up = len(self.seen_by(seat.index))
         self._feed(seat, RosterFile(seat.roster))
         self._presence()
         self.at(self._delay(), self._pump, seat.index, seat.life)
@@ -211,11 +213,12 @@ class World:
                 seat.catch_up = None
                 self._feed(seat, CaughtUp())
                 continue
-            if seat.next_offset >= len(self.log):
+            log = self.seen_by(index)
+            if seat.next_offset >= len(log):
                 return
             offset = seat.next_offset
             seat.next_offset += 1
-            self._feed(seat, LogRecord(Offset(offset), self.log[offset], self.written or Instant(self.now)))
+            self._feed(seat, LogRecord(Offset(offset), log[offset], self.written or Instant(self.now)))
 
     def _feed(self, seat: SimSeat, event: Event) -> None:
         if seat.state is None:
@@ -270,6 +273,7 @@ class World:
         other = copy(self)
         other.random = Random()
         other.random.setstate(self.random.getstate())
+        other.shown = {index: list(log) for index, log in self.shown.items()}
         other.log, other.down, other.on_point = list(self.log), set(self.down), None
         other.seats = {
             index: replace(seat, notes=list(seat.notes), audit=list(seat.audit), published=list(seat.published))
@@ -328,9 +332,14 @@ class World:
         self.append(self._rubbish())
 
     def append(self, raw: bytes) -> None:
-        self.log.append(raw)
+        for log in (self.log, *self.shown.values()):
+            log.append(raw)
         for seat in self.seats.values():
             self.at(self._delay(), self._pump, seat.index, seat.life)
+
+    def seen_by(self, index: int) -> list[bytes]:
+        """The log as the broker shows it to this seat."""
+        return self.shown.get(index, self.log)
 
     def _rubbish(self) -> bytes:
         """What somebody without a key can write: noise, somebody else's record again, or with a bit flipped."""

@@ -19,7 +19,7 @@ from signer_service.protocol import transcript
 from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeySecrets, OwnPart
 from signer_service.protocol.fold_commit import may_erase
 from signer_service.protocol.fold_phases import dealers_allowed, may_lack_share, open_sub_share
-from signer_service.protocol.log_state import Attempt, Commit, KeyLog
+from signer_service.protocol.log_state import Attempt, Commit, KeyLog, identities
 from signer_service.protocol.machine import Entropy, Note
 
 
@@ -54,20 +54,25 @@ def _finish(state: CeremonyState, key: KeyLog, mine: KeySecrets, notes: list[Not
         notes.append(Note("share-held", {"key_id": key.key_id, "epoch": part.staged.epoch}))
         others = (each for each in mine.held if each.epoch != part.staged.epoch)
         mine = replace(mine, held=(*others, part.staged), ever_held=True)
-    # The Ready stays until it is seen in the log: late ones count for erasing.
-    said = part.ready is None or state.seat in key.current.ready
+    # The Ready stays until it is seen in the log: late ones count for erasing. That of a seat which has left never does.
+    newest = identities(state.log.roster) if state.log.roster is not None else {}
+    said = part.ready is None or state.seat in key.current.ready or state.seat not in newest
     kept = None if said else OwnPart(part.open_id, ready=part.ready)
     return replace(mine, part=kept)
 
 
 def _erase(key: KeyLog, mine: KeySecrets, notes: list[Note]) -> KeySecrets:
+    """Erase what r Ready made useless. Until then one older share stays, sealed and unused: the oldest, for only that
+    epoch had more holders than the current one. Those between would be more to steal, and no more to fall back on."""
     commit = key.current
-    if commit is None or not may_erase(commit) or all(each.epoch >= commit.epoch for each in mine.held):
+    if commit is None or all(each.epoch >= commit.epoch for each in mine.held):
         return mine
-    kept = tuple(each for each in mine.held if each.epoch >= commit.epoch)
-    gone = (each.epoch for each in mine.held if each.epoch < commit.epoch)
+    older = sorted(each.epoch for each in mine.held if each.epoch < commit.epoch)
+    gone = older if may_erase(commit) else older[1:]
+    if not gone:
+        return mine
     notes.extend(Note("share-erased", {"key_id": key.key_id, "epoch": epoch}) for epoch in gone)
-    return replace(mine, held=kept)
+    return replace(mine, held=tuple(each for each in mine.held if each.epoch not in gone))
 
 
 # --- the open attempt ------------------------------------------------------------------------------------------------
