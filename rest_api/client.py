@@ -8,6 +8,7 @@ It retries only what is safe: a connection that was refused, 429, a 503 that say
 waits as long as Retry-After says, at most ``retry_for_s`` in all.
 """
 
+import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -47,6 +48,7 @@ __all__ = [
 
 # The service keeps to its deadline; the transport waits a little longer, so that its 504 arrives rather than our own.
 _GRACE_S = 2.0
+_LEAST_WAIT_S = 0.05
 
 
 class _Settings:
@@ -83,6 +85,7 @@ class _Settings:
 
     def attempts(self, call: Call) -> Any:
         """The retry loop of one call."""
+        ends_at = time.monotonic() + self.retry_for_s
 
         def worth(error: Exception) -> bool | float:
             if not isinstance(error, ClientError):
@@ -90,9 +93,13 @@ class _Settings:
             lost_get = call.safe and isinstance(error, ServiceUnavailable)
             if not (error.retryable or lost_get):
                 return False
-            return error.retry_after_s if error.retry_after_s is not None else True
+            wait_s = error.retry_after_s
+            if wait_s is None:
+                return True
+            # Whoever is to come back later than he would wait is told so now, not after he has slept for it.
+            return max(wait_s, _LEAST_WAIT_S) if time.monotonic() + wait_s <= ends_at else False
 
-        attempts = 8 if self.retry_for_s > 0 else 1
+        attempts = None if self.retry_for_s > 0 else 1
         return stamina.retry_context(
             on=worth, attempts=attempts, timeout=self.retry_for_s or None, wait_initial=0.1, wait_max=2.0
         )
