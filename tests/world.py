@@ -434,6 +434,10 @@ class World:
         """An API pod's refresh request reaches this seat."""
         self.feed_refresh(index, playbook.refresh_request(key, self.now), key)
 
+    def feed(self, index: int, event: Event) -> None:
+        """Something else happens to this seat."""
+        self._feed(self.seats[index], event)
+
     def feed_refresh(self, index: int, raw: bytes, key: KeyId = playbook.KEY) -> None:
         self._feed(self.seats[index], RefreshAsked(key, raw))
 
