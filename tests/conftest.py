@@ -12,6 +12,8 @@ settings.load_profile("default")
 
 LONGEST_FIRST: Final = (
     "system/test_demo.py",
+    "system/test_refresh.py",
+    "chaos/test_chaos.py",
     "browser/test_sign_page.py",
     "cli/test_batch.py",
     "kafka/test_apache.py",
