@@ -36,6 +36,7 @@ class KeyDirectory:
         self._pins = dict(pins)
         self._records: dict[KeyId, KeyRecord] = {}
         self._raw: dict[KeyId, bytes] = {}
+        self._committees: dict[KeyId, tuple[int, frozenset[Index]]] = {}
         self._follow(roster)
 
     def _follow(self, roster: Roster) -> None:
@@ -69,6 +70,11 @@ class KeyDirectory:
         """t; of a key that the roster does not have (any more): more than there are seats."""
         return self._thresholds.get(key_id, MOST_BLOCKING)
 
+    def committee(self, key_id: KeyId) -> tuple[int, frozenset[Index]]:
+        """t and seats of the epoch that is believed: those that deal in the next ceremony. A newer roster may want
+        others, and then makes a ceremony by itself."""
+        return self._committees[key_id]
+
     # --- key records -------------------------------------------------------------------------------------------------
 
     def take(self, raw: bytes) -> bool:
@@ -87,10 +93,12 @@ class KeyDirectory:
         trust.check_key_record(
             record, self._operator_key, topic=self._topic, pinned=self._pin(record.key_id), previous=previous
         )
-        newest = trust.newer(self.roster, trust.read_roster(record.roster, self._operator_key))
+        its_own = trust.read_roster(record.roster, self._operator_key)
+        newest = trust.newer(self.roster, its_own)
         if newest is not self.roster:
             self._follow(newest)
         self._records[record.key_id] = record
+        self._committees[record.key_id] = (record.threshold, frozenset(seat.index for seat in its_own.seats))
         self._raw[record.key_id] = raw
         return previous is None or record.epoch > previous.epoch
 

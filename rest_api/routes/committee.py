@@ -73,9 +73,13 @@ def holders(gateway: Gateway, key_id: KeyId) -> frozenset[Index]:
 
 
 def shortage(gateway: Gateway, key_id: KeyId) -> str:
-    """Why no refresh can end now, and who is missing; empty if enough seats are there."""
-    seats, there = gateway.keys.seats(), holders(gateway, key_id)
-    needed = commit_quorum(gateway.keys.threshold(key_id), len(seats))
+    """Why no refresh of a key that is believed can end now, and who is missing; empty if enough seats are there.
+
+    A pod says it at once: where too few are up, nobody may be there to ask.
+    """
+    threshold, seats = gateway.keys.committee(key_id)
+    there = holders(gateway, key_id) & seats
+    needed = commit_quorum(threshold, len(seats))
     if len(there) >= needed:
         return ""
     missing = ", ".join(f"replica {seat} ({_why(gateway, key_id, seat)})" for seat in sorted(seats - there))

@@ -9,11 +9,13 @@ import httpx
 import pytest
 
 from common.ids import Epoch, Index, Instant, Offset
-from common.wire.messages import Accepted, Mode, Outcome, RefusalCode
+from common.wire import codec
+from common.wire.envelope import sign_roster
+from common.wire.messages import Accepted, Mode, Outcome, RefusalCode, Roster, Seat
 from rest_api import models
 from tests.brokers import until
 from tests.rest_api.test_sign import a_problem
-from tests.rest_api.world import CALM, Asked, Pod, World, running_pod
+from tests.rest_api.world import CALM, Asked, Pod, World, keypair, running_pod
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(60)]
 PATH = "/v1/keys/default/refresh"
@@ -161,3 +163,15 @@ async def test_a_caller_who_asks_again_and_again_is_held_to_his_rate(own_world: 
         answers: list[httpx.Response] = [await pod.http.post(PATH) for _ in range(4)]
         assert [answer.status_code for answer in answers] == [202, 202, 429, 429]
         assert len(own_world.committee.asked_items()) == 2
+
+
+async def test_seats_that_a_newer_roster_adds_are_not_missed_before_they_hold_a_share(own_world: World) -> None:
+    trust = own_world.trust
+    known = codec.decode(trust.roster, Roster)
+    seats = (*known.seats, *(Seat(Index(i), keypair()[1]) for i in (4, 5)))
+    wider = replace(known, version=2, seats=seats, signature=bytes(64))
+    (own_world.folder / "roster.avro").write_bytes(sign_roster(wider, trust.operator))
+    async with running_pod(own_world.settings()) as pod:
+        await until(lambda: len(pod.gateway.routing.live()) == 3, "all seats of before are heard")
+        # q of 2-of-5 is 4, and three hold a share: those are enough for the ceremony that gives the others theirs.
+        assert (await pod.http.post(PATH)).status_code == 202
