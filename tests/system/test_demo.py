@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import csv
 import json
 import os
 import signal
@@ -159,6 +160,31 @@ def test_p6_kill_9_of_each_signer_in_turn_fails_no_request(demo: RunningDemo) ->
     for a, b in slow:
         assert any(a <= kill <= b for kill in kills), f"a request that was not in flight at a kill took {b - a:.1f} s"
     assert len(taken) > 30
+
+
+def test_p6_a_csv_is_signed_to_its_last_row_though_a_signer_dies_in_the_middle(
+    demo: RunningDemo, tmp_path: Path
+) -> None:
+    rows = 1_500
+    source, out = tmp_path / "in.csv", tmp_path / "out.csv"
+    source.write_text("reference,text\n" + "".join(f"r{n},invoice {n}\n" for n in range(rows)))
+    with out.open("wb") as results:
+        command = (sys.executable, "-m", "rest_api.cli", "batch", str(source), "--url", demo.url, "--batch-items", "50")
+        run = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=results, stderr=subprocess.PIPE)
+    try:
+        wait_until(lambda: out.read_bytes().count(b"\n") > rows // 5, 90, "a fifth is signed")
+        os.kill(demo.children()["signer 2"], signal.SIGKILL)
+        assert out.read_bytes().count(b"\n") < rows, "it died in the middle"
+        _, said = run.communicate(timeout=120)
+    finally:
+        run.kill()
+    assert (run.returncode, said.decode()) == (0, f"signer-flow: {rows} rows done, {rows} signed, 0 failed\n")
+    with out.open(newline="") as results_again:
+        found = list(csv.DictReader(results_again, strict=True))
+    assert [row["reference"] for row in found] == [f"r{n}" for n in range(rows)]
+    for row in found:
+        openssl_verifies(row["public_key"], row["text"].encode(), row["signature"])
+    assert len({row["public_key"] for row in found}) == 1
 
 
 @ONE_BROKER
