@@ -90,6 +90,9 @@ async def test_the_panel_follows_the_cluster(context: BrowserContext, own_world:
         await expect(panel.locator("#cluster-epoch")).to_have_text("1")
         await expect(panel.locator("#cluster-ceremony")).to_have_text("none running")
         await expect(panel.locator("#replicas > li")).to_have_count(3)
+        own_world.committee.seats[Index(1)].skew_ms = -1_500
+        await expect(panel.locator("#replicas > li").nth(0)).to_contain_text("clock 1.5 s behind")
+        await expect(panel.locator("#replicas > li").nth(1)).not_to_contain_text("clock")
         own_world.committee.seats[Index(3)].beating = False
         await expect(panel).to_contain_text("Quorum with none to spare")
         await expect(panel.locator("#replicas > li").nth(2)).to_contain_text("silent")

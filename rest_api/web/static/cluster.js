@@ -8,6 +8,7 @@ const SOON_EVERY_MS = 400;
 const SOON_MS = 3_000;
 const LONG_DUE_MS = 10_000;
 const WITHIN_MS = 5_000;
+const SKEW_SHOWN_MS = 250;
 
 const PHASES = { announce: "announce", deal: "deal", verdict: "verdict", ready: "ready", commit: "commit" };
 const KINDS = { generate: "Key generation", reshare: "Share refresh" };
@@ -168,6 +169,9 @@ function detailOf(replica, keyId) {
   const epoch = replica.epochs[keyId];
   const parts = [epoch ? `epoch ${epoch}` : "no share", `${replica.in_flight} in flight`];
   if (replica.state === "silent") parts.push(`silent for ${Math.round(replica.last_seen_ms / 1000)} s`);
+  if (Math.abs(replica.skew_ms ?? 0) >= SKEW_SHOWN_MS) {
+    parts.push(`clock ${Math.abs(replica.skew_ms / 1000).toFixed(1)} s ${replica.skew_ms > 0 ? "ahead" : "behind"}`);
+  }
   return parts.join(" · ");
 }
 
