@@ -24,6 +24,7 @@ from common.wire.envelope import sign_roster
 from common.wire.messages import NO_SIGNATURE, Roster, RosterKey, Seat
 from common.wire.shapes import MAX_SEATS
 from signer_service.protocol.machine import Entropy
+from signer_service.protocol.roster_step import refuse_step
 from signer_service.shell import disk
 from signer_service.shell.keystore import KEY_BYTES, read_public_key, read_secret_key
 
@@ -116,6 +117,8 @@ class _Run:
         old = self._old_roster(operator_public)
         # Everything that may be refused is refused before anything is made.
         keys = self._keys(old)
+        if old is not None:
+            self._check_steps(old, keys)
         operator_private = self._operator_private(operator_public)
         if operator_public is None:
             operator_private, operator_public = self._make_pair("operator")
@@ -193,6 +196,27 @@ class _Run:
                 )
         new = {key_id: RosterKey(key_id, threshold, b"") for key_id, threshold in asked.items() if key_id not in kept}
         return tuple((kept | new).values())
+
+    def _check_steps(self, old: Roster, keys: tuple[RosterKey, ...]) -> None:
+        """Refuse what no ceremony could bring about, as far as two rosters show it."""
+        holders = {seat.index: seat.identity_key for seat in old.seats}
+        seats = map(Index, range(1, self._plan.signers + 1))
+        wanted = {seat: self._identity_to_be(seat, holders) for seat in seats}
+        before = {key.key_id: key.threshold for key in old.keys}
+        for key in keys:
+            if key.key_id in before:
+                reason = refuse_step(key.key_id, before[key.key_id], holders, key.threshold, wanted)
+                if reason:
+                    raise BadInput("step", f"{reason} (if no key was made yet, provision into an empty directory)")
+
+    def _identity_to_be(self, index: Index, before: dict[Index, bytes]) -> bytes:
+        """The identity that a seat will have, empty if it is still to be made."""
+        if index in self._plan.replace_seats:
+            return b""
+        path = self._out / "seats" / str(index) / "identity.key"
+        if path.exists():
+            return ed25519.public_key(read_secret_key(path, "identity key"))
+        return before.get(index, b"")
 
     def _edge(self, old: Roster | None) -> tuple[bytes, ...]:
         private, public = self._out / "edge.key", self._out / "edge.pub"

@@ -213,3 +213,40 @@ def test_a_directory_that_cannot_be_written_is_said_in_one_line(tmp_path: Path) 
 def test_two_runs_at_one_time_are_refused(tmp_path: Path) -> None:
     with disk.locked(tmp_path, "wait"), pytest.raises(Unavailable, match="wait"):
         run(tmp_path, 3, 2)
+
+
+def test_a_step_that_no_ceremony_can_take_is_refused_with_the_way_to_go(tmp_path: Path) -> None:
+    run(tmp_path, 3, 2)
+    before = files(tmp_path)
+    # Three hold a share and one may join: four seats, and 2-of-6 starts with five.
+    with pytest.raises(BadInput, match=r"key default: .* 2 of 6 starts with 5 seats.* smaller steps"):
+        run(tmp_path, 6, 2)
+    with pytest.raises(BadInput, match="5 of 5 starts with 5 seats"):
+        run(tmp_path, 5, 5)
+    assert files(tmp_path) == before
+    assert [seat.index for seat in run(tmp_path, 4, 2).seats] == [1, 2, 3, 4]
+    assert [seat.index for seat in run(tmp_path, 6, 2).seats] == [1, 2, 3, 4, 5, 6]
+
+
+def test_five_seats_with_a_threshold_of_three_and_back_are_two_steps(tmp_path: Path) -> None:
+    run(tmp_path, 3, 2)
+    assert run(tmp_path, 5, 3).version == 2
+    roster = run(tmp_path, 3, 2)
+    assert (roster.version, [seat.index for seat in roster.seats], roster.keys[0].threshold) == (3, [1, 2, 3], 2)
+
+
+def test_identities_of_so_many_seats_are_not_replaced_that_the_key_would_be_lost(tmp_path: Path) -> None:
+    run(tmp_path, 3, 2)
+    for seat in (1, 2):
+        (tmp_path / f"seats/{seat}/identity.key").rename(tmp_path / f"away{seat}")
+    before = files(tmp_path)
+    with pytest.raises(BadInput, match=r"only 1 of the seats .* it takes 2 .* it would be lost"):
+        provision(tmp_path, Plan(3, 2, replace_seats=frozenset({Index(1), Index(2)})), os.urandom)
+    assert files(tmp_path) == before
+    roster = provision(tmp_path, Plan(3, 2, replace_seats=frozenset({Index(1)})), os.urandom).roster
+    assert roster.version == 2
+
+
+def test_a_key_that_is_new_needs_no_step(tmp_path: Path) -> None:
+    run(tmp_path, 3, 2)
+    assert [key.threshold for key in run(tmp_path, 4, 2, "default:2", "other:4").keys] == [2, 4]

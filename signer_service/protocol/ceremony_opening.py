@@ -17,6 +17,7 @@ from signer_service.protocol.fold import expected_open
 from signer_service.protocol.log_state import KeyLog, dealing_committee, newest_committee
 from signer_service.protocol.log_wire import LogWire
 from signer_service.protocol.machine import Entropy
+from signer_service.protocol.roster_step import refuse_step
 
 _REQUEST_AGE_MS = 60_000
 """How much older than any deadline a refresh request may be: other seats see it in the log, and clocks differ."""
@@ -40,6 +41,8 @@ def settle_opens(state: CeremonyState, todo: Agenda, entropy: Entropy) -> Ceremo
 def _open(state: CeremonyState, key: KeyLog, todo: Agenda, entropy: Entropy) -> Open | None:
     expected, committee = expected_open(state.log, key.key_id), dealing_committee(state.log, key.key_id)
     if not state.may_speak or expected is None or committee is None or state.seat not in committee.identities:
+        return None
+    if out_of_reach(state, key):
         return None
     # One to heal and one for any other reason may stand beside each other: they are counted apart.
     said = {each.reason is OpenReason.HEAL for seat, each in key.opens if seat == state.seat}
@@ -179,6 +182,16 @@ def _request(state: CeremonyState, key: KeyLog, now: Instant) -> bytes:
     return b""
 
 
+def out_of_reach(state: CeremonyState, key: KeyLog) -> str:
+    """Why no ceremony can bring this key to the committee of the newest roster; empty if one can."""
+    newest = newest_committee(state.log, key.key_id)
+    if key.current is None or newest is None or newest == key.current.committee:
+        return ""
+    known = key.current.committee.identities
+    holders = {seat: known[seat] for seat in key.current.shares if seat in known}
+    return refuse_step(key.key_id, key.current.committee.threshold, holders, newest.threshold, newest.identities)
+
+
 def live_holders(state: CeremonyState, key: KeyLog) -> frozenset[Index]:
     """Seats that are up, mean to stay, and say that they hold a share of the current epoch."""
     live = state.soft.live.values()
@@ -197,6 +210,8 @@ def refusal(state: CeremonyState, key_id: KeyId, now: Instant) -> RefusalCode | 
     opened = key_id in state.opens or any(seat == state.seat for seat, _ in key.opens)
     if key.attempt is not None or opened or state.soft.asked.get(key_id, (0, b""))[0] == key.epoch:
         return RefusalCode.CEREMONY_RUNNING
+    if out_of_reach(state, key):
+        return RefusalCode.REFRESH_UNAVAILABLE
     committee = dealing_committee(state.log, key_id)
     # It would be opened, burn nonces, and stand in the way until patience is over, for nothing.
     if committee is None or len(live_holders(state, key)) < committee.commit_quorum:

@@ -54,7 +54,7 @@ def _finish(state: CeremonyState, key: KeyLog, mine: KeySecrets, notes: list[Not
         notes.append(Note("share-held", {"key_id": key.key_id, "epoch": part.staged.epoch}))
         others = (each for each in mine.held if each.epoch != part.staged.epoch)
         mine = replace(mine, held=(*others, part.staged), ever_held=True)
-    # The Ready stays until it is seen in the log: late ones count for erasing. That of a seat which has left never does.
+    # The Ready stays until it is seen in the log: late ones count for erasing. One of a seat that has left never does.
     newest = identities(state.log.roster) if state.log.roster is not None else {}
     said = part.ready is None or state.seat in key.current.ready or state.seat not in newest
     kept = None if said else OwnPart(part.open_id, ready=part.ready)

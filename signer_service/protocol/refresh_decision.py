@@ -7,7 +7,7 @@ ceremony machine as ``RefreshAsked``, which looks at all of it again.
 from common.errors import BadInput
 from common.ids import Instant, KeyId
 from common.wire.messages import Accepted, RefusalCode, Refused
-from signer_service.protocol.ceremony_opening import check_refresh, live_holders, refusal
+from signer_service.protocol.ceremony_opening import check_refresh, live_holders, out_of_reach, refusal
 from signer_service.protocol.ceremony_state import CeremonyState
 from signer_service.protocol.coordinator_state import refused
 from signer_service.protocol.log_state import KeyLog, dealing_committee
@@ -25,6 +25,8 @@ def decide_refresh(state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant
     code = refusal(state, key_id, now)
     if code is RefusalCode.QUORUM_LOST:
         return refused(code, _who_is_missing(state, state.log.keys[key_id]))
+    if code is RefusalCode.REFRESH_UNAVAILABLE and key_id in state.log.keys:
+        return refused(code, out_of_reach(state, state.log.keys[key_id])[:_DETAIL_CHARS])
     if code is not None:
         return refused(code)
     try:
