@@ -172,6 +172,7 @@ class Gateway:
         self._rivals = RivalWatch(self.pods, self._logger)
         self._clock = ClockWatch(self.pods, self._logger)
         self.draining = asyncio.Event()
+        self._takes_until = 0.0
         self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -194,10 +195,16 @@ class Gateway:
         self._lines.info("positioned", topic=self._reply_to, instance_id=self.instance_id)
         self._send_beat()
 
-    def drain(self, grace_s: float) -> None:
-        """Take no more requests; what is pending has ``grace_s`` to come, then it is told that we go away."""
+    def drain(self, grace_s: float, last_orders_s: float = 0.0) -> None:
+        """Call ourselves unready, and go away.
+
+        Args:
+            grace_s: What is pending may take so long, then it is told that we go away.
+            last_orders_s: Requests of clients who do not know of it yet are taken for so long.
+        """
         if self.draining.is_set():
             return
+        self._takes_until = self._loop.time() + min(last_orders_s, grace_s)
         self.draining.set()
         self._send_beat()
         self._loop.call_later(grace_s if self._kafka.up() else min(grace_s, OUTAGE_GRACE_S), self._abandon)
@@ -226,7 +233,7 @@ class Gateway:
         Raises:
             Unavailable: with a code of the table of problems.
         """
-        if self.draining.is_set():
+        if self.draining.is_set() and self._loop.time() >= self._takes_until:
             raise Unavailable("shutting-down", "this pod is going away; another one will take the request")
         if self._readers.positioned_at is None:
             raise Unavailable("not-ready", "this pod has not found its place in its topics yet")

@@ -49,7 +49,7 @@ from common.wire.messages import (
 )
 from rest_api import sockets
 from rest_api.app import create_app
-from rest_api.heads import BoundedHttp
+from rest_api.goodbye import CourteousHttp
 from rest_api.server import Server
 from rest_api.settings import Settings
 from tests.brokers import until
@@ -325,7 +325,7 @@ async def running_pod(
         app,
         host="127.0.0.1",
         port=port,
-        http=BoundedHttp,
+        http=CourteousHttp,
         **sockets.UVICORN,
         lifespan="on",
         log_config=None,
