@@ -9,6 +9,20 @@ from signer_service.protocol.machine import Note
 _QUIET: Final = frozenset({"share_late", "share_stray", "share_declined", "nonce_batch_stray", "nonce_request_stale"})
 """Everyday life of a distributed system: a line for each would cost more than the round that it tells of."""
 _PROVEN: Final = frozenset({"peer_bad", "own_share_bad"})
+_LIES: Final = frozenset(
+    {
+        "announce-refused",
+        "announce-void",
+        "complaint-false",
+        "complaint-idle",
+        "deal-convicted",
+        "deal-refused",
+        "deal-twice",
+        "key-record-refused",
+        "ready-refused",
+    }
+)
+"""What no honest seat says on the ceremony log."""
 _WARN: Final = frozenset(
     {
         "announce-again",
@@ -61,7 +75,7 @@ class Notes:
 
     def _count(self, note: Note) -> None:
         key_id = str(note.fields.get("key_id", ""))
-        if note.name in _PROVEN:
+        if note.name in _PROVEN or note.name in _LIES:
             self._metrics.blame.labels(seat=int(note.fields["seat"])).inc()
         elif note.name == "ceremony-opened":
             self._metrics.set_ceremony_phase(key_id, "announce")

@@ -60,6 +60,10 @@ class PeerWatch:
         self._live = live
         return dict(live)
 
+    def beats(self) -> Mapping[Index, Presence]:
+        """The last beat of each live seat."""
+        return {seat: heard.beat for seat, heard in self._heard.items() if seat in self._live}
+
     def silence_s(self, now: float) -> Mapping[Index, float]:
         """How long ago each seat's last word was."""
         return {seat: now - heard.at for seat, heard in self._heard.items()}
