@@ -40,6 +40,7 @@ from signer_service.shell.signing import Signing
 from signer_service.shell.standing import Standing
 from signer_service.shell.traces import Traces
 from signer_service.shell.waiting import wait_until
+from signer_service.shell.watchdog import Watchdog
 
 FLUSH_S: Final = 3.0
 PHASES: Final = frozenset({"ceremony-opened", "ceremony-phase", "ceremony-ended", "ceremony-committed"})
@@ -145,6 +146,7 @@ class Replica:
             sources,
             self._on_peers,
         )
+        self._watchdog = Watchdog(metrics)
         self._standing = Standing(
             kafka, settings, metrics, self._ceremonies, self._signing, self._requests, self._presence, self._skew
         )
@@ -302,6 +304,7 @@ class Replica:
             await asyncio.sleep(LOOK_S)
             self._presence.look()
             self._standing.look()
+            self._watchdog.look(self._ceremonies.state, self._watch_peers.beats(), self._given.sources.now())
             for seat, age in self._watch_peers.silence_s(self._given.sources.monotonic()).items():
                 self._given.metrics.presence_age.labels(role="signer", seat=seat).set(age)
             if self._loop.time() >= next_roster:
