@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 
 import pytest
-from playwright.async_api import Browser, BrowserContext, Page, async_playwright
+from playwright.async_api import Browser, BrowserContext, Page, async_playwright, expect
 
 from tests.browser.steps import visit
 from tests.rest_api.conftest import cluster, log_lines, own_world, pod, shared_pod, shared_world
@@ -25,6 +25,11 @@ FLAGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+WITHIN_MS = 45_000
+"""How long a page may take for anything, on a machine that has other things to do; a test has two minutes."""
+expect.set_options(timeout=WITHIN_MS)
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +51,7 @@ async def context(browser: Browser) -> AsyncIterator[BrowserContext]:
     made = await browser.new_context(
         viewport={"width": 1280, "height": 900}, locale="en-GB", permissions=["clipboard-read", "clipboard-write"]
     )
-    made.set_default_timeout(15_000)
+    made.set_default_timeout(WITHIN_MS)
     wrong: list[str] = []
     made.on("weberror", lambda error: wrong.append(str(error.error)))
     made.on(

@@ -35,7 +35,7 @@ async def test_an_answer_after_the_deadline_is_late_and_dropped(pod: Pod, shared
     assert answer.status_code == 504
     before = pod.count("answers_total", kind="late")
     kept[0].seat.sign(kept[0])
-    await until(lambda: pod.count("answers_total", kind="late") == before + 1, "the late answer is counted", 5)
+    await until(lambda: pod.count("answers_total", kind="late") == before + 1, "the late answer is counted")
 
 
 async def test_a_second_answer_is_a_duplicate_and_dropped(pod: Pod, shared_world: World) -> None:
@@ -47,7 +47,7 @@ async def test_a_second_answer_is_a_duplicate_and_dropped(pod: Pod, shared_world
     shared_world.committee.all_do(twice)
     before = pod.count("answers_total", kind="duplicate")
     signed(await pod.http.post("/v1/sign", json={"text": "a"}), b"a")
-    await until(lambda: pod.count("answers_total", kind="duplicate") == before + 2, "two duplicates", 5)
+    await until(lambda: pod.count("answers_total", kind="duplicate") == before + 2, "two duplicates")
 
 
 async def test_a_record_may_be_answered_in_pieces_and_in_any_order(pod: Pod, shared_world: World) -> None:
@@ -65,7 +65,7 @@ async def test_at_the_in_flight_limit_a_request_is_refused_before_its_body_is_re
         kept: list[Asked] = []
         own_world.committee.all_do(kept.append)
         waiting = [asyncio.create_task(pod.http.post("/v1/sign", json={"text": "a"})) for _ in range(3)]
-        await until(lambda: pod.gateway.pending() == 3, "three are pending", 5)
+        await until(lambda: pod.gateway.pending() == 3, "three are pending")
         # The body is announced and never sent.
         raw = await raw_request(pod, b"Content-Length: 100000\r\n", b"")
         assert raw.startswith(b"HTTP/1.1 503")
@@ -83,7 +83,7 @@ async def test_busy_signers_are_not_given_what_they_could_not_do_in_time(own_wor
     async with running_pod(own_world.settings()) as pod:
         for seat in own_world.committee.seats.values():
             seat.queue_wait_ms = 600
-        await until(lambda: pod.gateway._queue_wait_ms == 600, "beats say so", 5)
+        await until(lambda: pod.gateway._queue_wait_ms == 600, "beats say so")
         headers = {"Request-Timeout-Ms": "2000"}
         a_problem(await pod.http.post("/v1/sign", json={"text": "a"}, headers=headers), 503, "overloaded")
         # A quarter of a longer deadline is enough, and one idle seat is enough for all.
@@ -98,7 +98,7 @@ async def test_what_is_pending_at_a_silent_seat_is_answered_by_another(own_world
         batch = asyncio.create_task(
             pod.http.post("/v1/sign/batch", json={"items": [{"text": str(n)} for n in range(400)]})
         )
-        await until(lambda: len(dead.asked) > 0, "the seat got something", 5)
+        await until(lambda: len(dead.asked) > 0, "the seat got something")
         dead.beating = False
         results = (await batch).json()["results"]
         assert all("signature" in result for result in results)
@@ -171,7 +171,7 @@ async def test_with_nobody_up_the_request_waits_in_its_partition_for_whoever_com
         committee = own_world.committee
         for seat in committee.seats.values():
             seat.beating, seat.behaviour = False, lambda asked: None
-        await until(lambda: not pod.gateway.routing.live(), "all are suspected", 5)
+        await until(lambda: not pod.gateway.routing.live(), "all are suspected")
         answer = await pod.http.post("/v1/sign", json={"text": "a"}, headers={"Request-Timeout-Ms": "500"})
         a_problem(answer, 504, "deadline")
         assert len(committee.asked_items()) == 1
@@ -184,7 +184,7 @@ async def test_while_the_broker_is_away_new_requests_are_told_so_and_then_they_a
         async with world(broker, own_world.folder / "outage") as place, running_pod(place.settings()) as pod:
             signed(await pod.http.post("/v1/sign", json={"text": "a"}), b"a")
             broker.set_down()
-            await until(lambda: "broker" in pod.gateway.readiness(), "the pod sees the outage", 10)
+            await until(lambda: "broker" in pod.gateway.readiness(), "the pod sees the outage")
             answer = await pod.http.post("/v1/sign", json={"text": "a"})
             a_problem(answer, 503, "broker-unavailable")
             assert "retry-after" in answer.headers
@@ -201,7 +201,7 @@ async def test_a_pod_that_ends_answers_what_it_took_and_takes_no_more(own_world:
         own_world.committee.all_do(kept.append)
         waiting = asyncio.create_task(pod.http.post("/v1/sign", json={"text": "a"}))
         hopeless = asyncio.create_task(pod.http.post("/v1/sign", json={"text": "b"}))
-        await until(lambda: len(kept) == 2 or sum(len(asked.request.items) for asked in kept) == 2, "both are sent", 5)
+        await until(lambda: len(kept) == 2 or sum(len(asked.request.items) for asked in kept) == 2, "both are sent")
         pod.gateway.drain(1.0)
         a_problem(await pod.http.post("/v1/sign", json={"text": "c"}), 503, "shutting-down")
         assert (await pod.http.get("/readyz")).status_code == 503
@@ -219,9 +219,9 @@ async def test_a_caller_who_goes_away_leaves_nothing_behind(pod: Pod, shared_wor
     shared_world.committee.all_do(kept.append)
     with pytest.raises(httpx.ReadTimeout):
         await pod.http.post("/v1/sign", json={"text": "a"}, timeout=0.3)
-    await until(lambda: len(kept) == 1, "it was sent", 5)
+    await until(lambda: len(kept) == 1, "it was sent")
     kept[0].seat.sign(kept[0])
-    await until(lambda: pod.gateway.pending() == 0, "nothing is pending", 5)
+    await until(lambda: pod.gateway.pending() == 0, "nothing is pending")
 
 
 async def test_of_two_pods_with_one_index_both_say_so_and_the_younger_is_not_ready(
@@ -232,7 +232,7 @@ async def test_of_two_pods_with_one_index_both_say_so_and_the_younger_is_not_rea
         began = time.time_ns() // 1_000_000  # the order of their starts is by the millisecond
         await until(lambda: time.time_ns() // 1_000_000 > began, "a later millisecond")
         async with running_pod(own_world.settings(0, **quick), wait=False) as younger:
-            await until(lambda: "index" in younger.gateway.readiness(), "the younger yields", 10)
+            await until(lambda: "index" in younger.gateway.readiness(), "the younger yields")
             answer = await younger.http.get("/readyz")
             assert answer.status_code == 503
             assert "index" in answer.json()["checks"]
@@ -241,11 +241,11 @@ async def test_of_two_pods_with_one_index_both_say_so_and_the_younger_is_not_rea
             def said() -> list[dict[str, Any]]:
                 return [line for line in log_lines() if line["event"].startswith("another live pod")]
 
-            await until(lambda: len(said()) == 2, "both say so", 5)
+            await until(lambda: len(said()) == 2, "both say so")
             assert {line["instance_id"] for line in said()} == {older.gateway.instance_id, younger.gateway.instance_id}
             # They read one topic, and neither takes the other's answers.
             signed(await older.http.post("/v1/sign", json={"text": "a"}), b"a")
-            await until(lambda: younger.count("answers_total", kind="foreign") >= 1, "counted as foreign", 5)
+            await until(lambda: younger.count("answers_total", kind="foreign") >= 1, "counted as foreign")
         async with running_pod(own_world.settings(1, **quick)) as other:
             assert (await other.http.get("/readyz")).status_code == 200
 

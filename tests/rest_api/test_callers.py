@@ -149,7 +149,7 @@ async def test_a_token_for_a_key_that_there_is_not_is_told_at_the_start_and_when
         answer = await pod.http.post("/v1/sign", json={"text": "a"}, headers=bearer(BILLING))
         assert answer.status_code == 200
         write(path, token("billing", BILLING, "default"), token("new", LATE, "late", "later"))
-        await until(lambda: len(said()) == 2, "the new file is looked at", 10)
+        await until(lambda: len(said()) == 2, "the new file is looked at")
         assert said()[1] == ["new: later"]
 
 
@@ -167,10 +167,10 @@ async def test_a_changed_file_is_taken_and_a_broken_one_leaves_the_old(
 
         assert (await status("one"), await status("two")) == (200, 401)
         write(path, token("second", "two"))
-        await until(lambda: said("the token file was read again"), "the new file is taken", 10)
+        await until(lambda: said("the token file was read again"), "the new file is taken")
         assert (await status("one"), await status("two")) == (401, 200)
         path.write_text("[[token]]\nname = 'third'\n")
-        await until(lambda: said("the new token file is refused"), "the broken file is told", 10)
+        await until(lambda: said("the new token file is refused"), "the broken file is told")
         assert (await status("one"), await status("two")) == (401, 200)
         (line,) = [line for line in log_lines() if line["event"].startswith("the new token file is refused")]
         assert "token 1: sha256 is missing" in line["detail"]

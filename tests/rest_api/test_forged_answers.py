@@ -165,7 +165,7 @@ async def test_garbage_among_the_answers_goes_to_the_dead_letters_and_the_next_a
         for rubbish in (b"", b"\xc3\x01rubbish", bytes(1000)):
             shared_world.committee.producer.send(reply_topic, rubbish)
         signed(await pod.http.post("/v1/sign", json={"text": "hello"}), b"hello")
-        await until(lambda: len(letters) == 3, "three dead letters", 5)
+        await until(lambda: len(letters) == 3, "three dead letters")
         kept = [codec.decode(record.value, DeadLetter) for record in letters]
         assert [letter.value for letter in kept] == [b"", b"\xc3\x01rubbish", bytes(1000)]
         assert {letter.topic for letter in kept} == {reply_topic}
@@ -208,7 +208,7 @@ async def test_a_forged_key_record_is_not_believed(own_world: World) -> None:
         signed(await pod.http.post("/v1/sign", json={"text": "hello"}), b"hello")
         # The next true one is believed all the same, and the one before it no more.
         committee.publish(codec.encode(trust.key_record(epoch=2)))
-        await until(lambda: pod.gateway.keys.believed("default").epoch == 2, "epoch 2", 5)
+        await until(lambda: pod.gateway.keys.believed("default").epoch == 2, "epoch 2")
         committee.publish(codec.encode(trust.key_record(epoch=1)))
         signed(await pod.http.post("/v1/sign", json={"text": "hello"}), b"hello")
         assert (await pod.http.get("/v1/keys/default")).json()["epoch"] == 2
@@ -217,7 +217,7 @@ async def test_a_forged_key_record_is_not_believed(own_world: World) -> None:
 async def test_a_key_that_the_settings_pin_cannot_be_another(own_world: World) -> None:
     pinned = {"default": base64.b64encode(keypair()[1]).decode()}
     async with running_pod(own_world.settings(pinned_keys=pinned), wait=False) as pod:
-        await until(lambda: "position" not in pod.gateway.readiness(), "positioned", 10)
+        await until(lambda: "position" not in pod.gateway.readiness(), "positioned")
         await until(lambda: pod.count("dead_letters_total", topic=topics.keys(own_world.trust.prefix).name,
                                       reason="public-key-pinned") == 1, "refused", 5)  # fmt: skip
         a_problem(await pod.http.post("/v1/sign", json={"text": "a"}), 503, "no-key-yet")
@@ -235,7 +235,7 @@ async def test_a_forged_beat_moves_nothing(pod: Pod, shared_world: World) -> Non
         sealed = envelope.seal(signer, where, codec.encode(a_beat(seq=1_000_000, partitions=())))
         shared_world.committee.producer.send(topic, sealed, on_delivery=seen.append)
     shared_world.committee.producer.send(topic, b"rubbish", on_delivery=seen.append)
-    await until(lambda: len(seen) == 3, "delivered", 5)
+    await until(lambda: len(seen) == 3, "delivered")
     signed(await pod.http.post("/v1/sign", json={"text": "hello"}), b"hello")
     view = pod.gateway.routing.seats[Index(1)]
     assert view.boot_id == before

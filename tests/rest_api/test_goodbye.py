@@ -60,7 +60,7 @@ def leave(pod: Pod) -> None:
 
 
 async def gone(pod: Pod) -> None:
-    await until(lambda: not pod.server.servers[0].is_serving(), "it listens no more", 10)
+    await until(lambda: not pod.server.servers[0].is_serving(), "it listens no more")
 
 
 async def test_a_request_on_a_kept_connection_is_answered_and_told_to_be_the_last(pod: Pod) -> None:
@@ -83,7 +83,7 @@ async def test_a_request_under_way_is_answered_and_its_connection_closed(pod: Po
     own_world.committee.all_do(held.append)
     async with connected(pod) as ends:
         ends[1].write(SIGN)
-        await until(lambda: bool(held), "it was asked", 10)
+        await until(lambda: bool(held), "it was asked")
         leave(pod)
         await gone(pod)
         held[0].seat.sign(held[0])

@@ -115,6 +115,6 @@ async def test_whoever_goes_away_in_the_middle_of_a_body_writes_no_error(
     head = b"POST /v1/sign HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
     async with connected(pod) as (_, writer):
         writer.write(head + b'Content-Length: 100\r\n\r\n{"te')
-        await until(lambda: bool(pod.server.server_state.tasks), "the request is being read", 5)
+        await until(lambda: bool(pod.server.server_state.tasks), "the request is being read")
     await until(lambda: not pod.server.server_state.tasks, "no request is left", 5)
     assert [line for line in log_lines() if line.get("level") == "error"] == []

@@ -194,7 +194,7 @@ async def test_a_key_is_shown_in_forms_that_other_tools_read(pod: Pod, shared_wo
 
 async def test_the_cluster_is_shown_as_it_is_heard(own_world: World) -> None:
     async with running_pod(own_world.settings()) as pod:
-        await until(lambda: len(pod.gateway.routing.seats) == 3 and pod.gateway.pods.pods, "beats", 5)
+        await until(lambda: len(pod.gateway.routing.seats) == 3 and pod.gateway.pods.pods, "beats")
         seen = (await pod.http.get("/v1/cluster")).json()
         models.ClusterResponse.model_validate(seen)
         assert [(key["key_id"], key["epoch"], key["quorum_margin"]) for key in seen["keys"]] == [
@@ -205,12 +205,12 @@ async def test_the_cluster_is_shown_as_it_is_heard(own_world: World) -> None:
         assert seen["replicas"][0]["partitions"] == [0, 3, 6, 9]
         assert seen["replicas"][0]["epochs"] == {"default": 1}
         own_world.committee.seats[Index(2)].skew_ms = -1234
-        await until(lambda: pod.gateway.routing.seats[Index(2)].beat.clock_skew_ms, "the next beat", 5)
+        await until(lambda: pod.gateway.routing.seats[Index(2)].beat.clock_skew_ms, "the next beat")
         seen = (await pod.http.get("/v1/cluster")).json()
         assert [each["skew_ms"] for each in seen["replicas"]] == [0, -1234, 0]
         assert seen["apis"][0]["instance_id"] == pod.gateway.instance_id
         own_world.committee.seats[Index(3)].beating = False
-        await until(lambda: not pod.gateway.routing.fresh(Index(3)), "the silence is heard", 5)
+        await until(lambda: not pod.gateway.routing.fresh(Index(3)), "the silence is heard")
         seen = (await pod.http.get("/v1/cluster")).json()
         assert seen["keys"][0]["quorum_margin"] == 0
         assert seen["replicas"][2]["state"] == "silent"
@@ -222,7 +222,7 @@ async def test_a_pod_whose_clock_is_wrong_measures_it_and_says_so(
 ) -> None:
     async with running_pod(own_world.settings()) as pod:
         gateway = pod.gateway
-        await until(lambda: gateway.pods.pods, "its own beat", 5)
+        await until(lambda: gateway.pods.pods, "its own beat")
         topic = topics.presence(own_world.trust.prefix).name
         for _ in range(3):  # what a broker would return whose clock is 700 ms behind ours
             now = Instant(time.time_ns() // 1_000_000)
@@ -230,7 +230,7 @@ async def test_a_pod_whose_clock_is_wrong_measures_it_and_says_so(
             sealed = envelope.seal(gateway._sealer, topic, beat)
             gateway._inbox.deliver([Record(topic, 0, 0, now - 700, None, sealed)])
 
-        await until(lambda: [each["skew_ms"] for each in gateway.pods.listed()] == [700], "its next beat", 5)
+        await until(lambda: [each["skew_ms"] for each in gateway.pods.listed()] == [700], "its next beat")
         apis = (await pod.http.get("/v1/cluster")).json()["apis"]
         assert [each["skew_ms"] for each in apis] == [700]
         figures = (await pod.http.get(pod.admin_url + "/metrics")).text
@@ -239,7 +239,7 @@ async def test_a_pod_whose_clock_is_wrong_measures_it_and_says_so(
         def said() -> list[int]:
             return [line["skew_ms"] for line in log_lines() if line["event"] == "clock differs from the broker's"]
 
-        await until(said, "it is said", 5)
+        await until(said, "it is said")
         assert said() == [700]
 
 

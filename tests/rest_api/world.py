@@ -335,7 +335,7 @@ async def running_pod(
     server = Server(config)
     task = asyncio.create_task(server.serve())
     try:
-        await until(lambda: server.started or task.done(), "the pod listens", 10)
+        await until(lambda: server.started or task.done(), "the pod listens")
         if task.done():
             task.result()
         bound = server.servers[0].sockets[0].getsockname()[1]
@@ -343,7 +343,7 @@ async def running_pod(
         async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
             pod = Pod(server, url, f"http://127.0.0.1:{app.state.admin_port}", http)
             if wait:
-                await until(lambda: not pod.gateway.readiness(), "the pod is ready", 10)
+                await until(lambda: not pod.gateway.readiness(), "the pod is ready")
             yield pod
     finally:
         if (running := getattr(app.state, "services", None)) is not None:
