@@ -315,10 +315,10 @@ async def test_an_interrupt_is_heard_while_the_input_is_awaited(pod: Pod) -> Non
     assert process.stdout is not None
     process.stdin.write(b"reference,text\na,one\nb,two\n")
     await process.stdin.drain()
-    assert (await asyncio.wait_for(process.stdout.readline(), 20)).startswith(b"reference,text,")
-    assert (await asyncio.wait_for(process.stdout.readline(), 20)).startswith(b"a,one,")
+    assert (await asyncio.wait_for(process.stdout.readline(), 60)).startswith(b"reference,text,")
+    assert (await asyncio.wait_for(process.stdout.readline(), 60)).startswith(b"a,one,")
     process.send_signal(2)
-    out, err = await asyncio.wait_for(process.communicate(), 20)
+    out, err = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == 130, err
     assert out == b""
 
