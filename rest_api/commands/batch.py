@@ -30,7 +30,7 @@ from rest_api.commands.options import (
     fail,
     note,
 )
-from rest_api.commands.pipeline import Sender, run
+from rest_api.commands.pipeline import Pace, Sender, run
 from rest_api.commands.results import OutputError, Result, Results
 
 RETRY_FOR_S = 30.0
@@ -69,7 +69,7 @@ def batch(
     token: Token = None,
     timeout_ms: Timeout = 30_000,
     public_key: PublicKey = None,
-    batch_items: Annotated[int, typer.Option(min=1, max=1000, help="Rows in one request.")] = 250,
+    batch_items: Annotated[int, typer.Option(min=1, max=1000, help="Rows in one request, at most.")] = 250,
     in_flight: Annotated[int, typer.Option(min=1, max=8, help="Requests under way at one time.")] = 4,
     json: Annotated[bool, typer.Option("--json", help="One JSON object a line, not CSV.")] = False,
 ) -> None:
@@ -105,7 +105,14 @@ def batch(
                 moved()
 
             sender = Sender(api, key)
-            run(todo, sender, land, size=batch_items, in_flight=in_flight, interrupts=interrupts)
+            run(
+                todo,
+                sender,
+                land,
+                pace=Pace(batch_items, timeout_ms / 1000),
+                in_flight=in_flight,
+                interrupts=interrupts,
+            )
             out.finish()
         except InputError as error:
             fail(USAGE, f"{error}; {tally}" if tally.done else str(error))

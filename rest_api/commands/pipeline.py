@@ -5,6 +5,7 @@ the interrupt. Threads are daemons: one that waits for an answer nobody wants an
 """
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, wait
@@ -28,14 +29,42 @@ Items = list[Signature | ItemError]
 Land = Callable[[Sequence[tuple[Row, Result]]], None]
 
 
-def chunks(rows: Iterable[Row], size: int) -> Iterator[list[Row]]:
-    """Cut the rows into batches. What ends the input early is raised after the rows before it."""
+class Pace:
+    """How many rows go into one request: half as many when answers take long, so that none comes after its deadline.
+
+    A service that is slow (a machine with much to do) signs what it is asked in turn: with fewer rows under way each
+    waits less.
+
+    Args:
+        most: Rows in one request while all is well.
+        deadline_s: Of a request.
+    """
+
+    def __init__(self, most: int, deadline_s: float) -> None:
+        self._most = most
+        self._slow_s = deadline_s / 4
+        self._quick_s = deadline_s / 16
+        self.rows = most
+
+    def took(self, seconds: float) -> None:
+        """A request of any size had its answer after so long."""
+        if seconds > self._slow_s:
+            self.rows = max(1, self.rows // 2)
+        elif seconds < self._quick_s:
+            self.rows = min(self._most, 2 * self.rows)
+
+
+def chunks(rows: Iterable[Row], pace: Pace) -> Iterator[list[Row]]:
+    """Cut the rows into batches, each as large as the pace is then.
+
+    What ends the input early is raised after the rows before it.
+    """
     chunk: list[Row] = []
     weight = 0
     try:
         for row in rows:
             more = len(row.message or b"")
-            if chunk and (len(chunk) == size or weight + more > MOST_BYTES):
+            if chunk and (len(chunk) >= pace.rows or weight + more > MOST_BYTES):
                 yield chunk
                 chunk, weight = [], 0
             chunk.append(row)
@@ -121,7 +150,7 @@ class _Flight:
         return [(row, row.error or f"unknown-outcome: {why}") for row in self.rows]
 
 
-def run(rows: Iterable[Row], sender: Sender, land: Land, *, size: int, in_flight: int, interrupts: Interrupts) -> None:
+def run(rows: Iterable[Row], sender: Sender, land: Land, *, pace: Pace, in_flight: int, interrupts: Interrupts) -> None:
     """Sign all rows and hand each to ``land``, in order.
 
     Raises:
@@ -130,7 +159,7 @@ def run(rows: Iterable[Row], sender: Sender, land: Land, *, size: int, in_flight
     """
     flying: deque[_Flight] = deque()
     wrong: InputError | None = None
-    source = chunks(rows, size)
+    source = chunks(rows, pace)
     try:
         while True:
             try:
@@ -140,7 +169,7 @@ def run(rows: Iterable[Row], sender: Sender, land: Land, *, size: int, in_flight
                 wrong, chunk = error, None
             if chunk is None:
                 break
-            flying.append(_launch(chunk, sender))
+            flying.append(_launch(chunk, sender, pace))
             if len(flying) >= in_flight:
                 _land_first(flying, land, interrupts)
         while flying:
@@ -153,7 +182,7 @@ def run(rows: Iterable[Row], sender: Sender, land: Land, *, size: int, in_flight
         raise wrong
 
 
-def _launch(chunk: Sequence[Row], sender: Sender) -> _Flight:
+def _launch(chunk: Sequence[Row], sender: Sender, pace: Pace) -> _Flight:
     items = [BatchItem(row.message, row.reference) for row in chunk if row.message is not None and row.error is None]
     answer: Future[Items] = Future()
     if not items:
@@ -161,8 +190,11 @@ def _launch(chunk: Sequence[Row], sender: Sender) -> _Flight:
         return _Flight(chunk, answer)
 
     def fly() -> None:
+        began = time.monotonic()
         try:
-            answer.set_result(sender(items))
+            results = sender(items)
+            pace.took(time.monotonic() - began)
+            answer.set_result(results)
         except BaseException as error:  # noqa: BLE001 - it is raised again where the answer is read
             answer.set_exception(error)
 

@@ -14,7 +14,8 @@ import pytest
 
 from common.wire.messages import RefusalCode
 from rest_api import token_file
-from rest_api.commands.csv_input import CsvInput
+from rest_api.commands.csv_input import CsvInput, Row
+from rest_api.commands.pipeline import Pace, chunks
 from rest_api.commands.results import Results, open_to_resume, resume
 from rest_api.token_file import Rate, Token
 from tests.brokers import until
@@ -34,6 +35,24 @@ def write(path: Path, rows: int, size: int = 10) -> Path:
 
 def whole_rows(path: Path) -> int:
     return path.read_bytes().count(b"\n") - 1 if path.exists() else 0
+
+
+def test_fewer_rows_are_under_way_where_answers_take_long() -> None:
+    pace = Pace(250, 30.0)
+    rows = iter([Row(n, ("", "x"), None, b"x", None) for n in range(2_000)])
+    sizes = chunks(rows, pace)
+    assert len(next(sizes)) == 250
+    for _ in range(3):
+        pace.took(10.0)  # a deadline of 30 s would not be kept for much longer
+    assert [len(next(sizes)) for _ in range(2)] == [31, 31]
+    pace.took(4.0)
+    assert len(next(sizes)) == 31
+    for _ in range(9):
+        pace.took(0.5)
+    assert len(next(sizes)) == 250, "and never more than was said"
+    for _ in range(20):
+        pace.took(31.0)
+    assert len(next(sizes)) == 1
 
 
 @pytest.mark.slow
