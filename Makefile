@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 UV = $(shell command -v $(BIN)/uv || command -v uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint fast kafka bench chaos lock clean
+.PHONY: help demo test check lint fast kafka bench chaos lock clean crashes
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
@@ -24,6 +24,9 @@ demo: $(STAMP) ## run the whole system on this machine (ARGS="--signers 5 --thre
 
 test: $(STAMP) ## run every test (PYTEST_ARGS="-k frost")
 	@exec $(BIN)/python -m pytest $(SHARED_OUT) $(PYTEST_ARGS)
+
+crashes: $(STAMP) ## every ceremony with a death at every write and send, larger committees too (minutes)
+	@CRASHES=all exec $(BIN)/python -m pytest $(SHARED_OUT) tests/protocol/test_crash_and_restart.py tests/protocol/test_crash_for_good.py $(PYTEST_ARGS)
 
 check: lint fast ## formatting, lint, types, import rules and the fast tests
 
