@@ -27,11 +27,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from common.errors import BadInput
-from common.ids import Epoch, Index, Instant, KeyId, Offset
+from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
 from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony_agenda, ceremony_opening
 from signer_service.protocol.ceremony_clock import not_ahead
 from signer_service.protocol.ceremony_part import settle
+from signer_service.protocol.ceremony_place import follow, start_over
 from signer_service.protocol.ceremony_state import (
     CaughtUp,
     CeremonyState,
@@ -109,8 +110,10 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
     match event:
         case LogRecord():
             state, findings = _read(state, event, now)
+        case CaughtUp() if state.soft.anchoring is not None:
+            state, notes = start_over(state), (Note("place-not-proven"),)
         case CaughtUp():
-            state = _soft(state, caught_up=True)
+            state, notes = _soft(state, caught_up=True), _missing(state)
         case LogLost():
             state, notes = _soft(state, lost=True), (Note("ceremony-log-lost"),)
         case RosterFile(raw=raw):
@@ -127,6 +130,8 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
             state = _not_sent(state, record, now)
         case Tick():
             pass
+    if state.soft.anchoring is not None:
+        return Transition(state, notes=notes)
     state = _clocks(state, now)
     state, more = settle(state, entropy)
     todo = ceremony_agenda.Agenda(now)
@@ -161,7 +166,7 @@ def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[Ceremon
         # Records are missing: what they said cannot be known, so nothing may be built on it.
         return _soft(state, lost=True), ()
     folded = fold(before, event.offset, event.raw, state.trust)
-    after = replace(state, log=folded.state)
+    after = follow(replace(state, log=folded.state), event.raw)
     findings = folded.findings
     if folded.state.roster is not before.roster:
         after, alarm = _against_file(after, event.offset)
@@ -175,6 +180,12 @@ def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[Ceremon
             written = now if state.soft.caught_up or written is None else min(written, now)
             after = _committed(state, after, previous, written, now)
     return after, findings
+
+
+def _missing(state: CeremonyState) -> tuple[Note, ...]:
+    """All is read: say of which keys this seat should hold a share and has none."""
+    keys = (key for key in state.log.keys.values() if ceremony_agenda.needs_heal(state, key))
+    return tuple(Note("share-missing", {"key_id": key.key_id, "epoch": key.epoch}) for key in keys)
 
 
 def _against_file(state: CeremonyState, offset: Offset) -> tuple[CeremonyState, tuple[Finding, ...]]:
@@ -194,6 +205,13 @@ def _committed(
     before: CeremonyState, after: CeremonyState, previous: KeyLog, written: Instant, now: Instant
 ) -> CeremonyState:
     soft = after.soft
+    stood, attempt, commit = soft.heals.get(previous.key_id), previous.attempt, after.log.keys[previous.key_id].current
+    if stood is not None and attempt is not None and commit is not None:
+        # It asks anew, but a refresh must not put it off each time. One that was to be healed now does wait again.
+        heals = {each: at for each, at in soft.heals.items() if each != previous.key_id}
+        if stood[0] != attempt.heal_seat and stood[0] not in commit.shares:
+            heals[previous.key_id] = (stood[0], NO_OFFSET, stood[2])
+        soft = replace(soft, heals=heals)
     if soft.caught_up and previous.current is not None:
         drain = Draining(epoch_keys(before, previous.current), Instant(now + before.timing.drain_window_ms))
         soft = replace(soft, draining={**soft.draining, previous.key_id: drain})
@@ -284,9 +302,12 @@ def _clocks(state: CeremonyState, now: Instant) -> CeremonyState:
             begun = soft.current_since.get(key_id)
             current[key_id] = begun if begun is not None and begun[0] == key.epoch else (key.epoch, now)
         oldest = ceremony_opening.oldest_heal(key)
+        stood = soft.heals.get(key_id)
         if oldest is not None:
-            stood = soft.heals.get(key_id)
-            heals[key_id] = stood if stood is not None and stood[:2] == oldest else (*oldest, now)
+            same = stood is not None and stood[0] == oldest[0] and stood[1] in {oldest[1], NO_OFFSET}
+            heals[key_id] = (*oldest, stood[2] if same and stood is not None else now)
+        elif stood is not None and stood[1] == NO_OFFSET and now < current[key_id][1] + 2 * state.timing.resend_ms:
+            heals[key_id] = stood
     open_ids = {key.attempt.open_id for key in keys.values() if key.attempt is not None}
     after = replace(
         soft,

@@ -14,7 +14,7 @@ from common.ids import Epoch, Index, Instant, KeyId, Offset, OpenId
 from common.secret import Secret
 from common.wire.messages import Announce, CeremonyRecord, Deal, KeyRecord, Open, Phase, Ready, Roster, Verdict
 from signer_service.frost.group import Scalar
-from signer_service.protocol.log_state import LogState
+from signer_service.protocol.log_state import Attempt, LogState
 from signer_service.protocol.log_wire import LogTrust
 from signer_service.protocol.machine import InternalSigned, Peer, PeersChanged, RefreshAsked, Tick
 from signer_service.protocol.view import EpochKeys
@@ -159,6 +159,35 @@ class Since:
 
 
 @dataclass(frozen=True, slots=True)
+class Anchor:
+    """One key's newest record, and its attempt as it stood when enough seats had said Ready (``ceremony_place``)."""
+
+    record: KeyRecord
+    roster: Roster
+    attempt: Attempt
+
+    @property
+    def position(self) -> tuple[Offset, bytes]:
+        """Offset of the Ready that made them enough, and the running hash there."""
+        return self.record.log_offset, self.record.log_hash
+
+
+@dataclass(frozen=True, slots=True)
+class Anchoring:
+    """Reading began at key records that are not proven yet.
+
+    ``before`` is where it would have begun otherwise; ``waiting`` are keys whose record stands further on, ``unproven``
+    those of which only the commit was not read yet; ``votes`` are seats that voted against one.
+    """
+
+    before: LogState
+    waiting: tuple[Anchor, ...]
+    unproven: tuple[Anchor, ...]
+    votes: Mapping[KeyId, frozenset[Index]] = field(default_factory=dict)
+    refuted: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Draining:
     """The epoch before the current one, while its sessions may end."""
 
@@ -187,6 +216,8 @@ class Soft:
     draining: Mapping[KeyId, Draining] = field(default_factory=dict)
     published: Mapping[KeyId, tuple[Epoch, Instant]] = field(default_factory=dict)
     current_since: Mapping[KeyId, tuple[Epoch, Instant]] = field(default_factory=dict)
+    anchoring: Anchoring | None = None
+    """Reading began at key records that are not proven yet: nothing is sent, signed, written or erased."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,9 +51,9 @@ def key_record(state: LogState, said: Said, record: KeyRecord) -> Outcome:
         return state, (blame("key-record-refused", said, "the group key did not sign it"),)
     ready = tuple(sorted(seat for seat, _ in attempt.ready))
     commit = Commit(record, said.offset, attempt.new, attempt.made.expected, ready)
-    # Whom this ceremony was to heal has had its chance: it asks again, or a dead machine brings one after another.
-    heals = {seat: at for seat, at in key.heals.items() if seat not in {*attempt.made.shares, attempt.heal_seat}}
-    state = state.with_key(KeyLog(key.key_id, current=commit, past=_past(key), heals=heals))
+    # Nothing is left of what was before: a replica that begins to read at this record has to come to the same state.
+    # Who still has no share asks anew, and a dead machine brings no ceremony after another.
+    state = state.with_key(KeyLog(key.key_id, current=commit, past=_past(key)))
     committed = fact(
         "ceremony-committed",
         said.offset,
@@ -107,7 +107,7 @@ def erased(state: LogState, said: Said, record: Erased) -> Outcome:
 
 
 def heal_request(state: LogState, said: Said, record: HealRequest) -> Outcome:
-    """Take a HealRequest: it stands until the seat gets a share, or proves that it has one."""
+    """Take a HealRequest: it stands until the next commit, a newer roster, or the seat's proof that it has a share."""
     key = state.keys.get(record.key_id)
     if key is None or key.current is None or key.epoch != record.epoch or said.seat in key.heals:
         return state, ()

@@ -85,7 +85,7 @@ def _from_checkpoints(
         except BadInput as bad:
             findings.append(fact("checkpoint-refused", said.offset, code=bad.code))
             continue
-        if not _interpolates(record):
+        if not interpolates(record):
             findings.append(fact("checkpoint-refused", said.offset, code="interpolation"))
             continue
         committee = Committee(record.threshold, identities(held))
@@ -96,7 +96,7 @@ def _from_checkpoints(
     return replace(state, keys=keys, forked=False), tuple(findings)
 
 
-def _interpolates(record: KeyRecord) -> bool:
+def interpolates(record: KeyRecord) -> bool:
     """Whether every verification share lies on the one polynomial whose constant term is the public key."""
     shares = {share.index: Element(share.element) for share in record.verification_shares}
     first = sorted(shares)[: record.threshold - 1]

@@ -10,21 +10,21 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from common.errors import BadInput, Unavailable
-from common.ids import NO_OFFSET, Instant, Offset, parse_key_id
+from common.errors import Unavailable
+from common.ids import NO_OFFSET, Instant, Offset
 from common.kafka.port import Delivery, Producer, Record
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.wire import codec
 from common.wire.envelope import Signer, seal
-from common.wire.messages import CeremonyRecord, KeyRecord
+from common.wire.messages import CeremonyRecord, Roster
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import durable
+from signer_service.protocol.ceremony_place import begin_at, start_over
 from signer_service.protocol.ceremony_state import (
     CaughtUp,
     CeremonyState,
     Event,
-    KeyCopySeen,
     LogLost,
     LogRecord,
     SendFailed,
@@ -34,6 +34,7 @@ from signer_service.protocol.ceremony_view import alarms, signing_view, unerased
 from signer_service.protocol.machine import Note, Outgoing, Tick, ToAudit, ToKeys, ToLog
 from signer_service.protocol.view import SigningView, ViewChanged
 from signer_service.shell.journal import Saved, StateDir
+from signer_service.shell.key_copies import KeyCopies
 from signer_service.shell.names import Names
 from signer_service.shell.outbox import Outbox
 from signer_service.shell.signing import Alarm
@@ -53,6 +54,13 @@ ALARMS: Final = {
 """What the machine calls a standing condition, and what the metric does."""
 
 _log = get_logger(__name__)
+
+
+class _ReadAgain:
+    """Stands in the queue after the last record of a reading that was given up."""
+
+
+_READ_AGAIN: Final = _ReadAgain()
 
 
 class Ceremonies:
@@ -89,13 +97,16 @@ class Ceremonies:
         self._tell = tell
         self._on_view = on_view
         self._view: SigningView | None = None
-        self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._queue: asyncio.Queue[Event | _ReadAgain] = asyncio.Queue()
         self._alarm = Alarm(loop, sources, lambda: self.feed(Tick()))
         self._end: int | None = None
         self._next = 0
         self._writing: asyncio.Future[bool] | None = None
         self._next_save = loop.time() + SAVE_EVERY_S
+        self.copies = KeyCopies(state.trust.wire.check_key_record, self.feed, on_garbage)
         self.caught_up = asyncio.Event()
+        self.turned_back = asyncio.Event()
+        """The end was reached, and the key records that reading began at are not proven: ``state`` says where now."""
 
     @property
     def state(self) -> CeremonyState:
@@ -129,20 +140,18 @@ class Ceremonies:
         """The log does not go on where we are: another one stands in its place, or its beginning is gone."""
         self.feed(LogLost())
 
-    def deliver_keys(self, records: Sequence[Record]) -> None:
-        """The public copies of key records: a wrong one is written anew by whoever sees it."""
-        for record in records:
-            try:
-                key_id = parse_key_id((record.key or b"").decode("ascii"))
-            except (BadInput, UnicodeDecodeError):
-                self._on_garbage(record, "key-id")
-                continue
-            found: KeyRecord | None = None
-            try:
-                found = self._state.trust.wire.check_key_record(record.value)
-            except BadInput as error:
-                self._on_garbage(record, error.code)
-            self.feed(KeyCopySeen(key_id, found))
+    def find_place(self, roster: Roster) -> None:
+        """Go on from the newest key records, where that is allowed. Before ``run``, when the copies were read."""
+        self._state = begin_at(self._state, self.copies.newest_first(), roster)
+
+    def give_up_place(self) -> None:
+        """The log does not reach there: go on from where it would have been without the key records. Before ``run``."""
+        self._state = start_over(self._state)
+
+    def read_again(self) -> None:
+        """After ``turned_back``: nothing more comes of the reading before, and another begins. Then ``positioned``."""
+        self._next = 0
+        self._queue.put_nowait(_READ_AGAIN)
 
     async def run(self) -> None:
         """Step until cancelled. An exception is a bug or a disk that does not write: the process ends."""
@@ -165,12 +174,17 @@ class Ceremonies:
             await self._writing
         await self._save(force=True)
 
-    async def _turn(self, events: list[Event]) -> None:
+    async def _turn(self, events: list[Event | _ReadAgain]) -> None:
         sends: list[Outgoing] = []
         notes: list[Note] = []
         caught_up = False
         live = self._state.soft.caught_up
         for event in events:
+            if isinstance(event, _ReadAgain):
+                self.turned_back.clear()
+                continue
+            if self.turned_back.is_set() and isinstance(event, LogRecord):
+                continue  # from where we read no more
             done = ceremony.step(self._state, event, self._sources.now(), self._sources.entropy)
             self._state = done.state
             self._alarm.set(done.wake_at)
@@ -178,7 +192,10 @@ class Ceremonies:
             notes += done.notes
             if live and isinstance(event, LogRecord):
                 self._look_for_garbage(event, done.notes)
-            caught_up = caught_up or isinstance(event, CaughtUp)
+            if isinstance(event, CaughtUp):
+                caught_up = self._state.soft.caught_up
+                if not caught_up:
+                    self.turned_back.set()
         await self._save(force=bool(sends))
         # Before anything is sent: an Erased may be said only when the signing machines have let go of the share, too.
         view = signing_view(self._state, self._sources.now())
@@ -190,6 +207,7 @@ class Ceremonies:
         self._show_alarms()
         if caught_up:
             self.caught_up.set()
+            self.copies.show()
 
     def _look_for_garbage(self, event: LogRecord, notes: tuple[Note, ...]) -> None:
         for note in notes:
@@ -206,6 +224,8 @@ class Ceremonies:
 
     async def _save(self, *, force: bool) -> None:
         state = self._state
+        if state.soft.anchoring is not None:
+            return  # Nothing is proven yet: what the disk has is still the truth.
         # All but what the machine itself calls forgettable: most steps change nothing else, and writing down costs more
         # than a step.
         facts = replace(state, soft=Soft())

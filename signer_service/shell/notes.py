@@ -43,6 +43,7 @@ _WARN: Final = frozenset(
         "no-share-from-ceremony",
         "ready-refused",
         "roster-file-refused",
+        "share-missing",
     }
 )
 _ALARM: Final = frozenset({"ceremony-log-lost", "log-forked", "protocol-version", "roster-alarm"})

@@ -45,6 +45,8 @@ from signer_service.shell.watchdog import Watchdog
 FLUSH_S: Final = 3.0
 PHASES: Final = frozenset({"ceremony-opened", "ceremony-phase", "ceremony-ended", "ceremony-committed"})
 """What the ceremony machine notes when a ceremony goes a step on."""
+COPIES_S: Final = 10.0
+"""How long the copies of key records are waited for; without them the log is read from where the journal ends."""
 LOOK_S: Final = 0.1
 """How often silence is looked for: a seat that went away shall be noticed soon after it is overdue."""
 
@@ -211,26 +213,24 @@ class Replica:
         peers = self._kafka.tail(
             {self._names.peer(self._seat): End(), self._names.presence: End()}, self._deliver_peers
         )
-        next_offset = self._ceremonies.state.log.offset + 1
-        log = self._kafka.tail(
-            {self._names.ceremony: At(next_offset) if next_offset > 0 else Start()},
-            self._ceremonies.deliver,
-            on_lost=OnLost.ERROR,
-            on_reset_error=self._on_log_lost,
-        )
-        self._tails = [peers, log]
-        await peers.start()
+        keys = self._kafka.tail({self._names.keys: Start()}, self._ceremonies.copies.deliver)
+        self._tails = [peers, keys]
+        await asyncio.gather(peers.start(), keys.start())
+        await self._find_place(keys)
         self._ceremonies.feed(RosterFile(self._given.roster_raw))
         self._life.task("ceremonies", self._ceremonies.run())
-        await log.start()
-        await self._position_log(log, next_offset)
-        keys = self._kafka.tail({self._names.keys: Start()}, self._ceremonies.deliver_keys)
-        self._tails.append(keys)
-        await keys.start()
+        log = await self._read_log()
         self._standing.positioned = True
         self._beats.start()
         self._life.task("watch", self._watch())
-        await self._ceremonies.caught_up.wait()
+        await _either(self._ceremonies.caught_up, self._ceremonies.turned_back)
+        if not self._ceremonies.caught_up.is_set():
+            _log.warning("the newest key records lead to no place in the ceremony log: reading it from further back")
+            self._tails.remove(log)
+            await log.close()
+            self._ceremonies.read_again()
+            await self._read_log()
+            await self._ceremonies.caught_up.wait()
         group = self._kafka.group(
             self._names.requests,
             self._requests,
@@ -241,12 +241,32 @@ class Replica:
         self._group = group
         await group.start()
 
-    async def _position_log(self, log: TailConsumer, next_offset: int) -> None:
+    async def _find_place(self, keys: TailConsumer) -> None:
+        """Nobody reads a thousand epochs to find out that they are over."""
+        copies, end = self._ceremonies.copies, keys.end_at_start(self._names.keys)
+        if keys.begin_at_start(self._names.keys) < end:
+            await wait_until(lambda: copies.next >= end, COPIES_S)
+        self._ceremonies.find_place(self._given.roster)
+        marks = await keys.watermarks(self._names.ceremony)
+        if not marks.low <= self._ceremonies.state.log.offset + 1 <= marks.high:
+            self._ceremonies.give_up_place()
+
+    async def _read_log(self) -> TailConsumer:
+        next_offset = self._ceremonies.state.log.offset + 1
+        log = self._kafka.tail(
+            {self._names.ceremony: At(next_offset) if next_offset > 0 else Start()},
+            self._ceremonies.deliver,
+            on_lost=OnLost.ERROR,
+            on_reset_error=self._on_log_lost,
+        )
+        self._tails.append(log)
+        await log.start()
         marks = await log.watermarks(self._names.ceremony)
         end = log.end_at_start(self._names.ceremony)
         if next_offset > end or marks.low > next_offset:
             self._on_log_lost(self._names.ceremony, f"it holds {marks.low} to {end}, this replica is at {next_offset}")
         self._ceremonies.positioned(next_offset, end)
+        return log
 
     async def _make_own_topic(self) -> None:
         admin = self._kafka.admin()
@@ -365,3 +385,13 @@ class Replica:
         self._given.metrics.alarm.labels(alarm="ceremony_log_lost").set(1)
         _log.error("the ceremony log was lost: signing goes on, ceremonies stop", topic=topic, detail=detail)
         self._ceremonies.lost()
+
+
+async def _either(*events: asyncio.Event) -> None:
+    """Wait until one of them is set."""
+    waiting = [asyncio.create_task(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for each in waiting:
+            each.cancel()
