@@ -42,19 +42,28 @@ fast: $(STAMP) ## the tests that need no broker and little time
 kafka: $(STAMP) ## run a real single-node Apache Kafka on loopback until interrupted
 	@exec $(BIN)/python .ci/kafka/kafka.py run
 
+images: $(STAMP) ## make the two images, and where no registry can be reached what they stand on (needs Docker)
+	@exec .ci/docker/images
+
+sbom: $(STAMP) ## write sbom.json: the libraries in the images, as CycloneDX
+	@$(BIN)/python .ci/sbom.py > sbom.json.part && mv sbom.json.part sbom.json
+
 bench: $(STAMP) ## measure on a real Apache Kafka, up to 12 minutes (ARGS="--quick --json bench.json")
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 chaos: $(STAMP) ## kill, stop and refresh under load, then prove that nothing was lost (SEED=1 ARGS="--requests 100000 --kills 20")
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) $(ARGS)
 
-lock: ## write requirements.lock anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+lock: ## write both locks anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@test -n "$(UV)" || { echo "make lock needs uv: python3 -m pip install uv" >&2; exit 1; }
 	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --quiet $(UPGRADE) -o requirements.lock
+	$(UV) pip compile pyproject.toml --constraint requirements.lock --python-version 3.11 --universal --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet -o requirements-runtime.lock
 
 clean: ## remove everything that the other targets made
-	rm -rf $(VENV) .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist *.egg-info
+	rm -rf $(VENV) .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist sbom.json* *.egg-info
+	find docker/wheelhouse -mindepth 1 ! -name .gitignore -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # Hashes are required, so a package index (or whoever sits before it) cannot slip in other bytes.
