@@ -10,7 +10,8 @@ Rules
        Fewer seats that lie cannot refuse in the name of the others.
     4. A request is sent again, to another seat, only when the seat that has it is suspected (silent, or started again)
        or has refused, when nobody reads its partition any more, when the seat answers nothing at all (``silence``),
-       or when half of its time is over; else a slow seat is left to it. What is pending at a suspected, draining or
+       or when half of its time is over and others take much less (``usual``); else a slow seat is left to it. What is
+       pending at a suspected, draining or
        mute seat or in a dark partition is moved at once; otherwise a re-send takes a token of the budget. Each first
        send earns a tenth of one, each second ten: a seat that refuses all it gets may draw every other request of a
        slow stream, and must not fail one.
@@ -21,7 +22,8 @@ Rules
     ------------------    -------------------------------------------------------------------------------------------
     queued                ``sent`` (to a seat's partition) -> at a seat; ``put_back`` -> waiting
     at a seat             Signed -> completed; Refused from there -> waiting, or completed; seat suspected or mute, or
-                          its partition dark -> queued; half of its time over, once -> queued, and still at the seat
+                          its partition dark -> queued; much later than others and half of its time over, once ->
+                          queued, and still at the seat
     waiting               a token of the budget -> queued; a late Signed -> completed; refused by all -> completed
     (any of these)        its deadline, or ``abandon`` -> completed
 """
@@ -37,6 +39,7 @@ from common.ids import BootId, Index, RecordId, RequestId
 from common.wire.messages import Accepted, Mode, MsgSigned, Refused, Signed, SignItem
 from rest_api.pending import Completed, End, Pending, Resend, Send, Step, View
 from rest_api.silence import Silence
+from rest_api.usual import Usual
 
 __all__ = ["Completed", "Correlation", "End", "Resend", "Step", "View"]
 
@@ -70,6 +73,7 @@ class Correlation:
         self._earned_at: float | None = None
         self._now = 0.0
         self._silence = Silence()
+        self._usual = Usual()
         self.avoid: frozenset[Index] = frozenset()
         """Seats that answer nothing: to be asked only when nobody else can be."""
         self.in_flight: Counter[Index] = Counter()
@@ -157,6 +161,7 @@ class Correlation:
                     if pending.item.mode is Mode.SIGN and self._verify(pending.item, signed):
                         step.counts["signed"] += 1
                         self._heard(seat)
+                        self._usual.answered(pending.age(self._now), self._now)
                         self._complete(pending, signed, step)
                     else:
                         step.counts["invalid"] += 1
@@ -230,6 +235,7 @@ class Correlation:
             if seat not in live:
                 self._silence.excuse(seat, self._now)
         self.avoid = self._silence.mute(self._now)
+        stands_out = self._usual.stands_out_after(self._now)
         for pending in list(self._pending.values()):
             if pending.queued:
                 continue
@@ -237,7 +243,7 @@ class Correlation:
                 if send.open:
                     self._follow(pending, send, live, view, step)
             self._settle(pending, view, step)
-            self._hurry(pending, view, step)
+            self._hurry(pending, stands_out, view, step)
         for request_id, reason in list(self._waiting.items()):
             self._ask_again(self._pending[request_id], reason, view, step)
         return step
@@ -269,16 +275,15 @@ class Correlation:
             send.seat = send.boot = None
             self._queue(pending, "unread", view, step)
 
-    def _hurry(self, pending: Pending, view: View, step: Step) -> None:
+    def _hurry(self, pending: Pending, stands_out: float, view: View, step: Step) -> None:
         """Ask another seat beside the first when half of the time is over, once: the first may swallow some of all."""
         item = pending.item
-        half = (item.deadline_ms - item.created_ms) / 2000
         if (
             not pending.queued
             and item.mode is Mode.SIGN
             and len(pending.sends) == 1
             and pending.sends[0].open
-            and self._now >= pending.expires_at - half
+            and pending.age(self._now) >= max(pending.time_s / 2, stands_out)
             and self._budget >= 1
             and view.live() - self._tried(pending, view) - self.avoid
         ):

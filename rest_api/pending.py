@@ -89,3 +89,12 @@ class Pending:
     sends: list[Send] = field(default_factory=list)
     refused: dict[Index, Refused] = field(default_factory=dict)
     queued: bool = True
+
+    @property
+    def time_s(self) -> float:
+        """How long it may take."""
+        return (self.item.deadline_ms - self.item.created_ms) / 1000
+
+    def age(self, now: float) -> float:
+        """How long it has taken, in seconds."""
+        return now - (self.expires_at - self.time_s)

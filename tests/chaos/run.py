@@ -32,6 +32,8 @@ REFRESH_S = 60.0
 REFRESH_GAP_S = 2.5
 LOOK_S = 0.25
 DRAIN_S = 60.0
+MEASURING = 64
+"""Callers who ask again at once find out what can be done; more of them only wait longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,10 +98,12 @@ class Run:
         broken: str | None = None
         async with self._looking(system):
             callers = self._callers(system, quota, book)
-            work = [asyncio.create_task(caller.run()) for caller in callers]
+            first = MEASURING if self.options.half else len(callers)
+            work = [asyncio.create_task(caller.run()) for caller in callers[:first]]
             try:
                 if self.options.half:
                     await self._measure(quota, book)
+                    work += [asyncio.create_task(caller.run()) for caller in callers[first:]]
                 await self._trouble(system, broker, quota, book)
             except ChaosError as error:
                 broken = str(error)

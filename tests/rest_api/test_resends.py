@@ -118,6 +118,45 @@ def test_at_half_of_its_time_another_seat_is_asked_beside_the_first_as_far_as_th
     assert table.correlation.answered(MsgSigned(record(1), US, (signed,)), ONE, table.view).completed
 
 
+def answered_after(table: Table, numbers: range, at: float, took: float) -> None:
+    """Requests of 5 s that seat 2 answers after ``took`` seconds, the last of them at ``at``."""
+    table.correlation.expire(at - took)
+    many = [item(n) for n in numbers]
+    for each in many:
+        table.correlation.open(each, at - took + 5.0)
+        table.correlation.sent(each.request_id, record(2), 2, TWO, boot(TWO))
+    table.correlation.expire(at)
+    outcomes = tuple(Outcome(each.request_id, GOOD) for each in many)
+    table.correlation.answered(MsgSigned(record(2), US, outcomes), TWO, table.view)
+
+
+def test_where_everything_takes_long_nobody_is_asked_beside_the_first() -> None:
+    for took, reasons in ((2.0, set()), (0.5, {"overdue"})):
+        table = Table(TWO)
+        table.answer(GOOD, TWO)
+        answered_after(table, range(1, 33), at=100.0, took=took)
+        [late] = sent_to_one(table, range(40, 41), at=100.0)
+        # Its seat answers something now and then, so it is not mute.
+        [other] = sent_to_one(table, range(41, 42), at=101.0)
+        outcome = Outcome(other.request_id, GOOD)
+        table.correlation.answered(MsgSigned(record(1), US, (outcome,)), ONE, table.view)
+        table.correlation.expire(102.75)
+        resend = table.correlation.scan(table.view).resend
+        assert {again.reason for again in resend} == reasons
+        assert {again.item.request_id for again in resend} <= {late.request_id}
+
+
+def test_that_all_was_slow_is_forgotten_soon() -> None:
+    table = Table(TWO)
+    table.answer(GOOD, TWO)
+    answered_after(table, range(1, 33), at=100.0, took=2.0)
+    sent_to_one(table, range(40, 41), at=110.25)
+    [other] = sent_to_one(table, range(41, 42), at=111.0)
+    table.correlation.answered(MsgSigned(record(1), US, (Outcome(other.request_id, GOOD),)), ONE, table.view)
+    table.correlation.expire(112.75)
+    assert [again.reason for again in table.correlation.scan(table.view).resend] == ["overdue"]
+
+
 def test_what_is_pending_at_a_seat_that_started_again_is_moved() -> None:
     table = Table()
     table.view.boots[ONE] = BootId("again")
