@@ -212,6 +212,8 @@ def keys(prefix: str, replication: int = BROKER_DEFAULT_REPLICATION) -> TopicSpe
         writers="signers",
         readers="everybody",
         replication=replication,
+        # A replica reads it whole at each start: the records of past epochs shall be gone within hours, not weeks.
+        extra=MappingProxyType({"segment.ms": "3600000", "max.compaction.lag.ms": "21600000"}),
     )
 
 

@@ -9,8 +9,7 @@ import asyncio
 import gc
 import os
 import time
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -19,18 +18,16 @@ from common import ed25519
 from common.ids import BootId, Instant, RecordId, RequestId
 from common.kafka.client import KafkaClient
 from common.kafka.port import Hooks, Record, Start
-from common.observability.metrics import Metrics
 from common.secret import Secret
 from common.wire import topics
 from common.wire.envelope import edge_key_id, sign_request
 from common.wire.messages import Mode, MsgToSign, SignItem
-from signer_service.app import read_files
 from signer_service.protocol.ceremony_view import unerased
 from signer_service.protocol.machine import RefreshAsked
-from signer_service.settings import Settings
 from signer_service.shell.runner import Replica
 from tests.brokers import Broker, broker, until
 from tests.memory import Boxes, Dump, boxes_watched, masked
+from tests.shell.in_process import replicas
 from tests.shell.road import DEFAULT, Pod, Signers
 from tests.system.replicas import provisioned
 from tests.system.secret_forms import of_state
@@ -38,37 +35,6 @@ from tests.system.secret_forms import of_state
 __all__ = ["broker"]
 
 THREE = (1, 2, 3)
-
-
-@asynccontextmanager
-async def replicas(broker: Broker, keys: Path, state: Path) -> AsyncIterator[dict[int, Replica]]:
-    stop = asyncio.Event()
-    running: dict[int, Replica] = {}
-    tasks: list[asyncio.Task[None]] = []
-    directories = []
-    for seat in THREE:
-        settings = Settings(
-            index=seat,
-            kafka_bootstrap=broker.settings.bootstrap,
-            kafka_embedded=broker.settings.embedded,
-            topic_prefix=broker.prefix,
-            secrets_dir=keys,
-            state_dir=state / str(seat),
-            epoch_drain_ms=300,
-            min_interval_ms=100,
-        )
-        given = read_files(settings, Metrics())
-        directories.append(given.directory)
-        running[seat] = Replica(given, KafkaClient(broker.settings, Hooks()))
-        tasks.append(asyncio.create_task(running[seat].run(stop)))
-    try:
-        yield running
-    finally:
-        stop.set()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-        for directory in directories:
-            directory.close()
-        assert not [each for each in ended if each is not None]
 
 
 def shares(running: Mapping[int, Replica]) -> dict[int, set[int]]:
@@ -129,11 +95,11 @@ async def test_p3_nothing_on_disk_or_in_memory_opens_an_epoch_that_was_erased(
     broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
     with boxes_watched(monkeypatch) as boxes:
         async with Pod(broker.settings, keys, Signers(broker, tmp_path)) as pod:
-            async with replicas(broker, keys, state):
+            async with replicas(broker, keys, state, THREE):
                 await pod.until_serving(*THREE)
             pod.beats.clear()
             # What a process reads from its disk at start is in more hands than what it makes itself.
-            async with replicas(broker, keys, state) as running:
+            async with replicas(broker, keys, state, THREE) as running:
                 await pod.until_serving(*THREE)
                 await _one_epoch(pod, boxes, broker, running, keys, state)
                 await _one_epoch(pod, boxes, broker, running, keys, state)
