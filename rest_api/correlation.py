@@ -6,8 +6,9 @@ Rules
     2. A signature that verifies wins at once, whoever sent it. One that does not is counted, and changes nothing: else
        anybody who can write to the reply topic could end requests.
     3. A refusal counts only from a seat of the committee, once per seat. It never completes a request while another
-       send is open; it does when so many seats have refused that fewer than t are left, or all that can be asked.
-       Fewer seats that lie cannot refuse in the name of the others.
+       send is open; it does when so many seats have refused that fewer than t are left, or all that can be asked, or
+       all that were asked and no time is left to ask another. Fewer seats that lie cannot refuse in the name of the
+       others.
     4. A request is sent again, to another seat, only when the seat that has it is suspected (silent, or started again)
        or has refused, when nobody reads its partition any more, when the seat answers nothing at all (``silence``),
        or when half of its time is over and others take much less (``usual``); else a slow seat is left to it. What is
@@ -43,6 +44,8 @@ from rest_api.usual import Usual
 
 __all__ = ["Completed", "Correlation", "End", "Resend", "Step", "View"]
 
+NOTHING_BEGINS_S: Final = 0.2
+"""With less left to the deadline no signer begins a session."""
 BUDGET_PER_SEND: Final = 0.1
 BUDGET_PER_S: Final = 10.0
 BUDGET_AT_START: Final = 10.0
@@ -208,6 +211,8 @@ class Correlation:
         blocking = view.threshold(key_id) if pending.item.mode is Mode.REFRESH else view.blocking(key_id)
         if len(unwilling) >= blocking or not view.live() - unwilling:
             self._complete(pending, _judgement(pending.refused, blocking), step)
+        elif pending.expires_at - self._now < NOTHING_BEGINS_S and (refusal := _refusal_of_all(pending)):
+            self._complete(pending, refusal, step)
         elif pending.item.request_id not in self._waiting:
             self._waiting[pending.item.request_id] = "refused"
             self._ask_again(pending, "refused", view, step)
@@ -224,7 +229,7 @@ class Correlation:
             _, request_id = heapq.heappop(self._deadlines)
             pending = self._pending.get(request_id)
             if pending is not None:
-                self._complete(pending, End.DEADLINE, step)
+                self._complete(pending, _refusal_of_all(pending) or End.DEADLINE, step)
         return step
 
     def scan(self, view: View) -> Step:
@@ -342,6 +347,14 @@ class Correlation:
         while len(self._ended) > self._remembered:
             del self._ended[next(iter(self._ended))]
         step.completed.append(Completed(pending.item, result))
+
+
+def _refusal_of_all(pending: Pending) -> Refused | None:
+    """What to say when the time is over: that nobody signed it, if each seat that it was sent to has said so."""
+    if pending.queued or not pending.sends or any(send.seat not in pending.refused for send in pending.sends):
+        return None
+    # Others were not asked, and might have signed: nobody can say "never".
+    return _judgement(pending.refused, len(pending.refused) + 1)
 
 
 def _judgement(refused: dict[Index, Refused], blocking: int) -> Refused:

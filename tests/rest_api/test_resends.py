@@ -2,7 +2,8 @@
 
 from common.ids import BootId
 from common.wire.messages import MsgSigned, Outcome, RefusalCode, Refused, SignItem
-from tests.rest_api.requests_table import BUSY, GOOD, ONE, THREE, TWO, US, Table, boot, item, record
+from rest_api.correlation import End
+from tests.rest_api.requests_table import BUSY, GOOD, NEVER, ONE, THREE, TWO, US, Table, boot, item, record
 
 
 def test_a_slow_seat_that_is_alive_is_never_asked_twice() -> None:
@@ -271,3 +272,37 @@ def test_a_request_whose_partition_moved_is_followed_to_its_new_owner() -> None:
     table.view.up = {ONE, THREE}
     [again] = table.correlation.scan(table.view).resend
     assert TWO not in again.exclude
+
+
+def test_a_refusal_with_no_time_left_to_ask_another_is_the_outcome_at_once_and_not_a_never() -> None:
+    for refusal in (BUSY, NEVER):
+        table = Table()
+        table.correlation.expire(4.9)
+        step = table.answer(refusal, ONE)
+        assert step.resend == []
+        [ended] = step.completed
+        assert isinstance(ended.result, Refused)
+        assert (ended.result.code, ended.result.retryable) == (refusal.code, True)
+
+
+def test_at_the_deadline_what_everybody_who_was_asked_refused_is_said_to_be_refused() -> None:
+    table = Table()
+    table.view.up = {ONE, TWO}
+    table.correlation.expire(1.0)
+    [again] = table.answer(BUSY, ONE).resend
+    table.correlation.put_back(again.item.request_id)
+    [ended] = table.correlation.expire(5.0).completed
+    assert ended.result == BUSY
+
+
+def test_at_the_deadline_the_outcome_is_unknown_if_somebody_who_was_asked_has_not_said() -> None:
+    table = Table()
+    table.correlation.expire(1.0)
+    table.view.up = {TWO, THREE}
+    [again] = table.correlation.scan(table.view).resend  # the first is silent, and may have signed
+    assert again.reason == "suspected"
+    table.send(TWO)
+    [again] = table.answer(BUSY, TWO, to=2).resend
+    table.correlation.put_back(again.item.request_id)
+    [ended] = table.correlation.expire(5.0).completed
+    assert ended.result is End.DEADLINE
