@@ -17,11 +17,12 @@ epoch         the replicas do not all hold a share of one epoch, or the key is n
 
 What may go wrong, and why it is no finding: a question whose pod was killed has no outcome that anybody knows (and
 ``LOST`` for its answer); while the broker is away, and until everybody is ready again, an outcome may be 503 or 504;
-503 with one of ``PUSH_BACK`` is said at once, before a request is accepted.
+503 (or 429) with one of ``PUSH_BACK`` is said at once, of a request that was never sent to the signers.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
 from re import compile as pattern
@@ -67,7 +68,7 @@ def check(rows: Iterable[Row], evidence: Evidence, seats: int) -> list[Finding]:
     return [
         *_outcomes(asks, answers),
         *_in_time(asks, answers),
-        *_excused(asks, answers, faults),
+        *_excused(asks, answers, faults, {item.request_id for item in evidence.items}),
         *_signatures(asks, answers, evidence, key),
         *_asked(asks, answers, evidence, key),
         *_audit(evidence),
@@ -119,13 +120,15 @@ def _in_time(asks: dict[int, Ask], answers: list[Answer]) -> Iterable[Finding]:
             yield Finding("hung", f"{_name(answer)} had {ask.timeout_ms} ms and took {took} ms")
 
 
-def _excused(asks: dict[int, Ask], answers: list[Answer], faults: list[Fault]) -> Iterable[Finding]:
+def _excused(
+    asks: dict[int, Ask], answers: list[Answer], faults: list[Fault], accepted: AbstractSet[str]
+) -> Iterable[Finding]:
     for answer in answers:
         ask = asks.get(answer.op)
         if ask is None or answer.status in (200, HUNG):
             continue
         during = [fault for fault in faults if fault.from_ms <= answer.at_ms and ask.at_ms <= fault.until_ms]
-        if not any(explains(fault, ask, answer) for fault in during) and not _pushed_back(answer):
+        if not any(explains(fault, ask, answer) for fault in during) and not _pushed_back(answer, accepted):
             what = {LOST: "its connection broke", NOBODY: "no pod took it"}.get(answer.status, f"{answer.status}")
             meanwhile = ", ".join(f"{fault.kind} {fault.target}" for fault in during) or "nothing"
             took = answer.at_ms - ask.at_ms
@@ -136,8 +139,8 @@ def _excused(asks: dict[int, Ask], answers: list[Answer], faults: list[Fault]) -
             )
 
 
-def _pushed_back(answer: Answer) -> bool:
-    return answer.status in (429, 503) and answer.code in PUSH_BACK
+def _pushed_back(answer: Answer, accepted: AbstractSet[str]) -> bool:
+    return answer.status in (429, 503) and answer.code in PUSH_BACK and answer.request_id not in accepted
 
 
 def explains(fault: Fault, ask: Ask, answer: Answer) -> bool:

@@ -107,6 +107,10 @@ def end_at_the_deadline(run: Run) -> None:
     run.swap(run.answer(3), replace(run.answer(3), status=504, code="deadline"))
 
 
+def refuse_what_was_accepted(run: Run) -> None:
+    run.swap(run.answer(3), replace(run.answer(3), status=503, code="overloaded"))
+
+
 def break_a_connection(run: Run) -> None:
     run.swap(run.answer(3), replace(run.answer(3), status=LOST))
 
@@ -212,6 +216,7 @@ PLANTED: tuple[tuple[Callable[[Run], None], str], ...] = (
     (answer_after_the_deadline, "hung"),
     (never_answer, "hung"),
     (end_at_the_deadline, "failed"),
+    (refuse_what_was_accepted, "failed"),
     (break_a_connection, "failed"),
     (fail_in_the_loss_of_one_replica, "failed"),
     (answer_with_the_signature_of_another_message, "wrong"),
@@ -248,6 +253,12 @@ def test_a_killed_pod_excuses_a_broken_connection_and_nothing_else(run: Run) -> 
     assert run.find() == {}
     run.swap(run.answer(3), replace(run.answer(3), pod=1))
     assert "failed" in run.find()
+
+
+def test_a_pod_may_turn_away_what_it_never_sent_to_the_signers(run: Run) -> None:
+    run.rows.append(Ask(90, "single", (b"message 90",), 5_000, STARTED_MS))
+    run.rows.append(Answer(90, 0, 0, 503, "overloaded", "request-90", b"", b"", 0, STARTED_MS + 5))
+    assert run.find() == {}
 
 
 def test_a_pod_that_is_told_to_end_breaks_no_connection_of_a_question(run: Run) -> None:
