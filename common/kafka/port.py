@@ -230,7 +230,8 @@ class TailConsumer(Protocol):
         """
 
     async def watermarks(self, topic: str, partition: int = 0) -> Watermarks:
-        """Ask the broker now. Reading pauses while it is asked (at most 5 s).
+        """Ask the broker now, and again for 30 s (a missing topic: 10 s) while it gives no answer. Reading pauses while
+        it is asked, a second each time.
 
         Raises:
             Unavailable: ``broker-unreachable`` or ``topic-missing``.

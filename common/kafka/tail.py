@@ -5,6 +5,8 @@ answers written in between would be lost. So the watermarks are asked first, ass
 ``start()`` over.
 """
 
+import asyncio
+import time
 from collections.abc import Callable, Mapping
 from functools import partial
 
@@ -22,6 +24,7 @@ CLOSE_S = 10.0
 _QUESTION_S = 1.0
 """Asked again until a longer bound is over: a thread that waits for an answer cannot be told to end."""
 _WATERMARKS_S = 5.0
+_PAUSE_S = 0.1
 
 
 class RealTail(Owner):
@@ -50,10 +53,18 @@ class RealTail(Owner):
         return self._end[topic, partition]
 
     async def watermarks(self, topic: str, partition: int = 0) -> Watermarks:
-        try:
-            return await self.ask(partial(self._ask_watermarks, topic, partition, _QUESTION_S), _WATERMARKS_S)
-        except KafkaException as error:
-            raise _as_ours(error.args[0], topic) from error
+        # Not `patiently`, which polls in between: here a record may come, and would be lost.
+        began = time.monotonic()
+        while True:
+            try:
+                return await self.ask(partial(self._ask_watermarks, topic, partition, _QUESTION_S), _WATERMARKS_S)
+            except KafkaException as error:
+                code = error.args[0].code()
+                # A client that lost its broker knows no partition either.
+                bound = START_S if code in TRANSIENT else MISSING_S if code in TOPIC_MISSING else 0.0
+                if time.monotonic() - began > bound:
+                    raise _as_ours(error.args[0], topic) from error
+            await asyncio.sleep(_PAUSE_S)
 
     # The owner thread.
 

@@ -13,7 +13,7 @@ from common.errors import Bug, Unavailable
 from common.kafka import options, owner
 from common.kafka.embedded import EmbeddedBroker
 from common.kafka.owner import Owner
-from common.kafka.port import At, Delivery, End, OnLost, Producer, Record, Start
+from common.kafka.port import At, Delivery, End, OnLost, Producer, Record, Start, Watermarks
 from common.wire import topics
 from tests.brokers import Broker, until
 from tests.kafka.members import Client, Member, turned, written
@@ -21,7 +21,7 @@ from tests.kafka.members import Client, Member, turned, written
 pytestmark = pytest.mark.anyio
 
 LIST_OFFSETS, HEARTBEAT, INIT_PRODUCER_ID = 2, 12, 22
-NOT_LEADER, COORDINATOR_LOADING, UNKNOWN_MEMBER, CLUSTER_DENIED = 6, 14, 25, 31
+NOT_LEADER, REQUEST_TIMED_OUT, COORDINATOR_LOADING, UNKNOWN_MEMBER, CLUSTER_DENIED = 6, 7, 14, 25, 31
 
 
 @pytest.fixture
@@ -258,6 +258,14 @@ async def test_a_consumer_is_only_touched_by_its_owner_thread(
     assert len({consumer for consumer, _ in touched}) == 3
     called = {name for _, name, _ in SpyingConsumer.calls}
     assert {"poll", "consume", "assign", "subscribe", "pause", "resume", "store_offsets", "commit", "close"} <= called
+
+
+async def test_a_question_that_a_running_reader_gets_no_answer_to_is_asked_again(
+    cluster: EmbeddedBroker, client: Client
+) -> None:
+    tail = await client.tail({RESPONSES: End()}, list[Record]().extend)
+    cluster.push_errors(LIST_OFFSETS, [REQUEST_TIMED_OUT] * 30)
+    assert await tail.watermarks(RESPONSES) == Watermarks(0, 0)
 
 
 async def test_a_consumer_refuses_any_other_thread(cluster: EmbeddedBroker, client: Client) -> None:
