@@ -1,0 +1,273 @@
+"""Apache Kafka and our own two images in containers, as compose.yaml runs them, with every port on loopback."""
+
+import socket
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from testcontainers.core.config import testcontainers_config
+from testcontainers.core.container import DockerContainer
+from testcontainers.core.network import Network
+
+from rest_api.client import Client, ClientError
+from tests.brokers import launcher
+from tests.integration import daemon
+from tests.integration.daemon import Images
+from tests.system.running_demo import wait_until
+
+# Its reaper is one more image from a registry; what it does, daemon.sweep does.
+testcontainers_config.ryuk_disabled = True
+
+SIGNERS, THRESHOLD, PODS = 3, 2, 2
+HAND_OUT = daemon.ROOT / "docker" / "hand_out.py"
+UP_WITHIN_S = 180.0
+SHELLS = ("/usr/bin/dash", "/usr/bin/bash")
+"""What every shell of the base image is, behind its links."""
+HARDENED: Mapping[str, Any] = {
+    "read_only": True,
+    "cap_drop": ["ALL"],
+    "security_opt": ["no-new-privileges:true"],
+    # No shell can be run, so whatever needs one is seen to fail.
+    "mounts": [
+        daemon.sdk.types.Mount(target=shell, source="/dev/null", type="bind", read_only=True) for shell in SHELLS
+    ],
+}
+"""What all of our containers are run with."""
+AGAIN = {"Name": "unless-stopped"}
+"""A process that cannot get what it needs of the broker ends, and whoever runs it starts it again."""
+
+
+def free_port() -> int:
+    """A port of loopback that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def container(image: str, network: Network, alias: str, port: tuple[int, int] | None = None, **more: Any) -> Any:
+    """A generic container on a network; ``port`` is (inside, on loopback outside)."""
+    made = DockerContainer(image).with_network(network).with_network_aliases(alias)
+    made.with_kwargs(labels=daemon.labels(), mem_limit="1g", **more)
+    if port is not None:
+        # with_bind_ports would publish on every address of this machine.
+        made.ports[str(port[0])] = ("127.0.0.1", port[1])  # type: ignore[assignment]
+    return made
+
+
+def run_to_its_end(image: str, command: Sequence[str], **more: Any) -> tuple[int, str]:
+    """Run a container until it ends. Returns its exit code and what it printed."""
+    made = daemon.client().containers.run(image, list(command), detach=True, labels=daemon.labels(), **more)
+    try:
+        code = int(made.wait(timeout=120)["StatusCode"])
+        return code, made.logs().decode()
+    finally:
+        made.remove(force=True, v=True)
+
+
+class KafkaContainer:
+    """One node of Apache Kafka: ``bootstrap`` for this machine, ``inside`` for containers of its network."""
+
+    inside = "kafka:9092"
+
+    def __init__(self, image: str, network: Network) -> None:
+        # The same port inside and outside: an address that is advertised has to be right for both.
+        self.port = free_port()
+        self.container = container(image, network, "kafka", (self.port, self.port))
+        self.container.with_envs(**self._environment())
+
+    @property
+    def bootstrap(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    def wrapped(self) -> Any:
+        """The Docker SDK's container: to stop, kill, pause."""
+        return self.container.get_wrapped_container()
+
+    def wait(self) -> None:
+        """Until it answers with itself among the brokers: a log line of an earlier start would prove nothing."""
+        serves = launcher().serves
+        wait_until(lambda: bool(serves(self.port)), UP_WITHIN_S, "Kafka in its container serves")
+
+    def _environment(self) -> dict[str, str]:
+        return {
+            "KAFKA_HEAP_OPTS": "-Xms256m -Xmx512m",
+            "KAFKA_JVM_PERFORMANCE_OPTS": "-XX:+UseSerialGC -XX:TieredStopAtLevel=1",
+            "KAFKA_NODE_ID": "1",
+            "KAFKA_PROCESS_ROLES": "broker,controller",
+            "KAFKA_CONTROLLER_QUORUM_VOTERS": "1@localhost:9093",
+            "KAFKA_CONTROLLER_LISTENER_NAMES": "CONTROLLER",
+            "KAFKA_LISTENERS": f"HOST://:{self.port},INSIDE://:9092,CONTROLLER://localhost:9093",
+            "KAFKA_ADVERTISED_LISTENERS": f"HOST://127.0.0.1:{self.port},INSIDE://{self.inside}",
+            "KAFKA_LISTENER_SECURITY_PROTOCOL_MAP": "HOST:PLAINTEXT,INSIDE:PLAINTEXT,CONTROLLER:PLAINTEXT",
+            "KAFKA_INTER_BROKER_LISTENER_NAME": "INSIDE",
+            "KAFKA_LOG_DIRS": "/var/lib/kafka/data",
+            "KAFKA_AUTO_CREATE_TOPICS_ENABLE": "false",
+            "KAFKA_OFFSETS_TOPIC_REPLICATION_FACTOR": "1",
+            "KAFKA_OFFSETS_TOPIC_NUM_PARTITIONS": "4",
+            "KAFKA_TRANSACTION_STATE_LOG_REPLICATION_FACTOR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_MIN_ISR": "1",
+            "KAFKA_TRANSACTION_STATE_LOG_NUM_PARTITIONS": "1",
+            "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_REPLICATION_FACTOR": "1",
+            "KAFKA_SHARE_COORDINATOR_STATE_TOPIC_MIN_ISR": "1",
+            "KAFKA_GROUP_INITIAL_REBALANCE_DELAY_MS": "0",
+            # After kill -9 the node may register again only when its old session is over.
+            "KAFKA_BROKER_SESSION_TIMEOUT_MS": "6000",
+        }
+
+
+@contextmanager
+def running_kafka(image: str) -> Iterator[tuple[KafkaContainer, Network]]:
+    """Apache Kafka in a container, on a network of its own."""
+    with Network(docker_network_kw={"labels": daemon.labels()}) as network:
+        kafka = KafkaContainer(image, network)
+        with kafka.container:
+            try:
+                kafka.wait()
+            except AssertionError as late:
+                raise AssertionError(f"{late}\n{kafka.wrapped().logs(tail=40).decode()}") from None
+            yield kafka, network
+
+
+@dataclass(slots=True)
+class System:
+    """Signers and pods in containers. Index of ``signers`` from 1, of ``pods`` from 0."""
+
+    kafka: KafkaContainer
+    signers: dict[int, Any] = field(default_factory=dict)
+    pods: dict[int, Any] = field(default_factory=dict)
+    ports: dict[int, int] = field(default_factory=dict)
+
+    def url(self, pod: int = 0) -> str:
+        return f"http://127.0.0.1:{self.ports[pod]}"
+
+    def everyone(self) -> Mapping[str, Any]:
+        """The Docker SDK's container of each, by name."""
+        signers = {f"signer {index}": each.get_wrapped_container() for index, each in self.signers.items()}
+        return signers | {f"pod {index}": each.get_wrapped_container() for index, each in self.pods.items()}
+
+    def logs(self) -> str:
+        return "\n".join(f"--- {name}\n{each.logs(tail=30).decode()}" for name, each in self.everyone().items())
+
+    def wait_signing(self, pod: int = 0) -> None:
+        """Until a message is signed through this pod."""
+
+        def signs() -> bool:
+            try:
+                return bool(client.sign(uuid.uuid4().bytes).signature)
+            except ClientError:
+                return False
+
+        try:
+            with Client(self.url(pod), retry_for_s=0.0) as client:
+                wait_until(signs, UP_WITHIN_S, f"a signature through pod {pod}")
+        except AssertionError as late:
+            raise AssertionError(f"{late}\n{self.logs()}") from None
+
+    def wait_ready(self, count: int, what: str) -> None:
+        """Until so many signers are ready, as pod 0 hears them."""
+        with Client(self.url(), retry_for_s=5.0) as client:
+            wait_until(lambda: _ready(client.cluster()) == count, UP_WITHIN_S, what)
+
+    def healthy(self, name: str) -> bool:
+        """Whether Docker's own health check, run in that container, found it well."""
+        found = self.everyone()[name]
+        found.reload()
+        return bool(found.attrs["State"]["Health"]["Status"] == "healthy")
+
+
+def _ready(cluster: Mapping[str, Any]) -> int:
+    return sum(each["state"] == "ready" for each in cluster["replicas"])
+
+
+def health_check(seconds: float = 3.0) -> dict[str, Any]:
+    """The image's own health check, more often than the image says, so that nobody waits for it."""
+    return {"healthcheck": {"interval": int(seconds * 1e9), "start_period": int(60e9)}}
+
+
+@contextmanager
+def running_system(images: Images, kafka: KafkaContainer, network: Network) -> Iterator[System]:
+    """Keys, topics, signers, pods: until a message was signed through each pod."""
+    run = uuid.uuid4().hex[:12]
+    prefix = f"t-{run}."
+    made = daemon.client()
+    keys = f"signer-flow-{run}-keys"
+    given = {name: f"signer-flow-{run}-{name}" for name in ("api", *(f"signer-{i}" for i in range(1, SIGNERS + 1)))}
+    states = {index: f"signer-flow-{run}-state-{index}" for index in range(1, SIGNERS + 1)}
+    with ExitStack() as stack:
+        for name in (keys, *given.values(), *states.values()):
+            volume = made.volumes.create(name, labels=daemon.labels())
+            stack.callback(volume.remove, force=True)
+        _provision(images, keys, given)
+        _topics(images, prefix, network)
+
+        def start(
+            image: str, name: str, volumes: Mapping[str, str], environment: Mapping[str, str], **more: Any
+        ) -> Any:
+            each = container(image, network, name, **more, **HARDENED, **health_check(), restart_policy=AGAIN)
+            each.with_envs(**settings)
+            for source, target in volumes.items():
+                each.with_volume_mapping(source, target, "ro" if target == "/run/signer-flow" else "rw")
+            return stack.enter_context(each)
+
+        system = System(kafka)
+        for index, state in states.items():
+            settings = _settings("SIGNER_SERVICE_", prefix, index)
+            volumes = {given[f"signer-{index}"]: "/run/signer-flow", state: "/var/lib/signer-flow"}
+            system.signers[index] = start(images.signer_service, f"signer-{index}", volumes, settings)
+        for index in range(PODS):
+            system.ports[index] = free_port()
+            settings = _settings("SIGNER_REST_API_", prefix, index) | {"SIGNER_REST_API_AUTH": "none"}
+            port = (8000, system.ports[index])
+            volumes = {given["api"]: "/run/signer-flow"}
+            system.pods[index] = start(images.rest_api, f"api-{index}", volumes, settings, port=port)
+        for index in system.pods:
+            system.wait_signing(index)
+        yield system
+
+
+def _settings(variables: str, prefix: str, index: int) -> dict[str, str]:
+    return {
+        f"{variables}INDEX": str(index),
+        f"{variables}KAFKA_BOOTSTRAP": KafkaContainer.inside,
+        f"{variables}TOPIC_PREFIX": prefix,
+    }
+
+
+def _provision(images: Images, keys: str, given: Mapping[str, str]) -> None:
+    command = ["provision", "--signers", str(SIGNERS), "--threshold", str(THRESHOLD)]
+    where = {keys: {"bind": "/var/lib/signer-flow", "mode": "rw"}}
+    code, said = run_to_its_end(
+        images.signer_service,
+        [*command, "--out", "/var/lib/signer-flow/keys"],
+        volumes=where,
+        network_mode="none",
+        **HARDENED,
+    )
+    assert code == 0, said
+    volumes = {volume: {"bind": f"/given/{name}", "mode": "rw"} for name, volume in given.items()}
+    volumes |= {keys: {"bind": "/keys", "mode": "ro"}, str(HAND_OUT): {"bind": "/hand_out.py", "mode": "ro"}}
+    code, said = run_to_its_end(
+        images.signer_service,
+        ["/keys/keys", "/given"],
+        entrypoint=["python", "/hand_out.py"],
+        user="0:0",
+        cap_add=["CHOWN", "DAC_OVERRIDE", "FOWNER"],
+        volumes=volumes,
+        network_mode="none",
+        **HARDENED,
+    )
+    assert code == 0, said
+
+
+def _topics(images: Images, prefix: str, network: Network) -> None:
+    asked = ["topics", "--create", "--kafka", KafkaContainer.inside, "--topic-prefix", prefix, "--replication", "1"]
+    code, said = run_to_its_end(
+        images.rest_api,
+        [*asked, "--apis", str(PODS), "--signers", str(SIGNERS)],
+        entrypoint=["python", "-m", "rest_api.cli"],
+        network=network.name,
+        **HARDENED,
+    )
+    assert code == 0, said
