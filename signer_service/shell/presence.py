@@ -3,10 +3,13 @@
 The broker is not trusted: it can hold beats back (a replica then looks dead, which costs availability only) or show an
 old one again. An old beat of a live seat is therefore ignored: of one boot only a higher ``seq`` counts, and another
 boot only if it started later, as long as the one we know is not itself overdue.
+
+While we do not hear ourselves, nobody is silent: it is the broker that is away, or we stood still. Taken for the loss
+of everybody else, an outage of two seconds would have every request refused that could wait for its end.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common.ids import BootId, Index
 from common.wire.messages import Presence
@@ -21,17 +24,23 @@ class _Heard:
 
 
 class PeerWatch:
-    """The live seats. Times are ``monotonic`` seconds."""
+    """The live seats. Times are ``monotonic`` seconds.
 
-    def __init__(self, suspect_after_s: float) -> None:
+    Args:
+        suspect_after_s: Silence after which a seat is not live.
+        own: Our seat. Half of that time after our own last beat came back, time stands still for the others.
+    """
+
+    def __init__(self, suspect_after_s: float, own: Index) -> None:
         self._suspect_after = suspect_after_s
+        self._own = own
         self._heard: dict[Index, _Heard] = {}
         self._live: dict[Index, Peer] = {}
 
     def beat(self, seat: Index, boot_id: BootId, beat: Presence, now: float) -> bool:
         """Take a beat whose envelope verified. Returns whether it was a new word of that seat."""
         known = self._heard.get(seat)
-        if known is not None and now - known.at < self._suspect_after:
+        if known is not None and self._heard_until(now) - known.at < self._suspect_after:
             if boot_id == known.boot_id:
                 if beat.seq <= known.beat.seq:
                     return False
@@ -40,11 +49,25 @@ class PeerWatch:
         elif known is not None and boot_id == known.boot_id and beat.seq <= known.beat.seq:
             # However long it was silent: a beat that was heard before is no sign of life.
             return False
+        if seat == self._own:
+            self._forgive(now - self._heard_until(now), now)
         self._heard[seat] = _Heard(boot_id, beat, now)
         return True
 
+    def _heard_until(self, now: float) -> float:
+        """Up to when we could have heard somebody: now, unless our own beats do not come back."""
+        own = self._heard.get(self._own)
+        return now if own is None else min(now, own.at + self._suspect_after / 2)
+
+    def _forgive(self, seconds: float, now: float) -> None:
+        """Nobody could be heard for so long."""
+        if seconds > 0:
+            for seat, heard in self._heard.items():
+                self._heard[seat] = replace(heard, at=min(now, heard.at + seconds))
+
     def changed(self, now: float) -> Mapping[Index, Peer] | None:
         """Return who is live now, if that differs from what was returned last; else None."""
+        until = self._heard_until(now)
         live = {
             seat: Peer(
                 index=seat,
@@ -53,7 +76,7 @@ class PeerWatch:
                 epochs={key.key_id: key.epoch for key in heard.beat.keys if key.holds_share},
             )
             for seat, heard in self._heard.items()
-            if now - heard.at < self._suspect_after
+            if until - heard.at < self._suspect_after
         }
         if live == self._live:
             return None

@@ -73,7 +73,7 @@ class Replica:
         self._group: GroupConsumer | None = None
         self._tails: list[TailConsumer] = []
         self._skew = SkewMeter()
-        self._watch_peers = PeerWatch(settings.suspect_after_ms / 1000)
+        self._watch_peers = PeerWatch(settings.suspect_after_ms / 1000, self._seat)
         self._heartbeat = Heartbeat(loop, metrics)
 
         book = RecordBook(self._store)

@@ -16,6 +16,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.protocol import State
 
 from tests.bench.http1 import NOT_CONNECTED, Connection
 from tests.bench.http1 import Answer as Reply
@@ -214,6 +215,8 @@ class Socket(Caller):
 
     async def _connect(self, ask: Ask) -> ClientConnection | None:
         end = time.monotonic() + NOBODY_S
+        if self._open is not None and self._open.state is not State.OPEN:
+            self._open = None  # the pod has said goodbye since the last answer
         if self._at != self._home and self._pods.ready[self._home]:
             await self.close()
         while self._open is None and time.monotonic() < end:
