@@ -53,8 +53,8 @@ def client() -> Any:
     try:
         found = sdk.from_env(timeout=120)
         found.ping()
-    except sdk.errors.DockerException as error:
-        absent(f"no daemon answers ({str(error)[:120]})")
+    except sdk.errors.DockerException:
+        absent(f"no daemon answers at {os.environ.get('DOCKER_HOST', 'the usual socket')}")
     return found
 
 
