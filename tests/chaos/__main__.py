@@ -8,6 +8,7 @@ import argparse
 import asyncio
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -66,6 +67,14 @@ def main() -> int:
     given = _arguments()
     folder: Path = given.check or given.keep or Path(tempfile.mkdtemp(prefix="signer-flow-chaos-"))
     began = time.monotonic()
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    # Both by hand: started in the background of a script, Python finds SIGINT ignored and would leave it so. Either
+    # way demo and broker are ended in order.
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
 
     def say(line: str) -> None:
         print(f"{time.monotonic() - began:6.1f} {line}", file=sys.stderr, flush=True)
