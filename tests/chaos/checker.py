@@ -52,13 +52,14 @@ class Finding:
     detail: str
 
 
-def check(rows: Iterable[Row], evidence: Evidence, seats: int) -> list[Finding]:
+def check(rows: Iterable[Row], evidence: Evidence, seats: int, late_ms: int = LATE_MS) -> list[Finding]:
     """Everything that is wrong with a run of ``seats`` replicas.
 
     Args:
         rows: The whole history.
         evidence: All records of all topics.
         seats: n.
+        late_ms: So long after its deadline a question is hung.
     """
     rows = list(rows)
     asks = {ask.op: ask for ask in only(rows, Ask)}
@@ -67,7 +68,7 @@ def check(rows: Iterable[Row], evidence: Evidence, seats: int) -> list[Finding]:
     key = next(iter(keys)) if len(keys) == 1 else None
     return [
         *_outcomes(asks, answers),
-        *_in_time(asks, answers),
+        *_in_time(asks, answers, late_ms),
         *_excused(asks, answers, faults, {item.request_id for item in evidence.items}),
         *_signatures(asks, answers, evidence, key),
         *_asked(asks, answers, evidence, key),
@@ -110,13 +111,13 @@ def _outcomes(asks: dict[int, Ask], answers: list[Answer]) -> Iterable[Finding]:
             yield Finding("duplicate", f"request {request_id} was the answer to {count} questions")
 
 
-def _in_time(asks: dict[int, Ask], answers: list[Answer]) -> Iterable[Finding]:
+def _in_time(asks: dict[int, Ask], answers: list[Answer], late_ms: int) -> Iterable[Finding]:
     for answer in answers:
         ask = asks.get(answer.op)
         if ask is None or answer.status == NOBODY:
             continue
         took = answer.at_ms - ask.at_ms
-        if answer.status == HUNG or took > ask.timeout_ms + LATE_MS:
+        if answer.status == HUNG or took > ask.timeout_ms + late_ms:
             yield Finding("hung", f"{_name(answer)} had {ask.timeout_ms} ms and took {took} ms")
 
 

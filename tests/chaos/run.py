@@ -265,11 +265,11 @@ def _signed(rows: Sequence[Row]) -> int:
     return sum(isinstance(row, history.Answer) and row.status == 200 for row in rows)
 
 
-def judge(folder: Path) -> Outcome:
-    """Check what a run left in its folder."""
+def judge(folder: Path, late_ms: int = checker.LATE_MS) -> Outcome:
+    """Check what a run left in its folder; a question is hung ``late_ms`` after its deadline."""
     about: dict[str, Any] = json.loads((folder / "about.json").read_text())
     evidence = Evidence(prefix=about["prefix"])
     evidence.take_all(witnesses.read(folder / "records.jsonl"))
     evidence.ends = {(topic, partition): end for topic, partition, end in about["ends"]}
     rows = list(history.read(folder / "history.jsonl"))
-    return Outcome(rows, evidence, checker.check(rows, evidence, about["seats"]), about["broken"])
+    return Outcome(rows, evidence, checker.check(rows, evidence, about["seats"], late_ms), about["broken"])
