@@ -22,7 +22,7 @@ testcontainers_config.ryuk_disabled = True
 
 SIGNERS, THRESHOLD, PODS = 3, 2, 2
 HAND_OUT = daemon.ROOT / "docker" / "hand_out.py"
-UP_WITHIN_S = 180.0
+UP_WITHIN_S = 300.0
 SHELLS = ("/usr/bin/dash", "/usr/bin/bash")
 """What every shell of the base image is, behind its links."""
 HARDENED: Mapping[str, Any] = {

@@ -19,7 +19,7 @@ from tests.system.running_demo import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
 
-COMMAND_S = 400
+COMMAND_S = 600
 ONCE = {"topics", "provision", "hand-out"}
 """Services that do their work and end."""
 
