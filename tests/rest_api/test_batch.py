@@ -112,4 +112,5 @@ async def test_what_finds_no_room_in_time_was_not_sent_and_may_be_tried_again(ow
         errors = [result["error"] for result in answer.json()["results"]]
         assert [error["status"] for error in errors] == [504, 504, 503, 503]
         assert [error["retryable"] for error in errors] == [False, False, True, True]
-        assert len(own_world.committee.asked_items()) == 2
+        # Once half of the time is over each may be asked of a second seat.
+        assert len({item.request_id for _, item in own_world.committee.asked_items()}) == 2

@@ -22,6 +22,7 @@ from common.secret import Secret
 from common.wire import topics
 from common.wire.envelope import edge_key_id, sign_request
 from common.wire.messages import Mode, MsgToSign, SignItem
+from signer_service.protocol.ceremony_opening import refusal
 from signer_service.protocol.ceremony_view import unerased
 from signer_service.protocol.machine import RefreshAsked
 from signer_service.shell.runner import Replica
@@ -65,6 +66,13 @@ def refresh_request(keys: Path, edge: Secret[bytes] | None = None) -> bytes:
     item = SignItem(RequestId(label), DEFAULT, Mode.REFRESH, b"", "anonymous", now, Instant(now + 5_000))
     request = MsgToSign(RecordId(label), (item,), "signer.v1.resp0", label, edge_key_id(ed25519.public_key(right)))
     return sign_request(request, edge or right)
+
+
+async def may_refresh(replica: Replica) -> None:
+    """Wait until the replica would not refuse: it has heard enough holders, and the last refresh is long enough ago."""
+    await until(
+        lambda: refusal(replica._ceremonies.state, DEFAULT, Instant(int(time.time() * 1000))) is None, "it may refresh"
+    )
 
 
 def on_disk(keys: Path, state: Path) -> set[int]:
@@ -128,6 +136,8 @@ async def _one_epoch(
     gc.collect()  # of the replicas that ran before, which a real process takes with it when it ends
     gc.disable()  # nothing may depend on when the collector comes by
     try:
+        for replica in running.values():
+            await may_refresh(replica)
         for replica in running.values():
             replica._ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys)))
         await until(lambda: shares(running).keys() == {epoch + 1}, "the next epoch alone")

@@ -12,7 +12,7 @@ from signer_service.protocol.machine import RefreshAsked
 from tests.brokers import Broker, broker, until
 from tests.shell.in_process import replicas
 from tests.shell.road import DEFAULT, GARBAGE, Pod, Signers
-from tests.shell.test_erasure import refresh_request
+from tests.shell.test_erasure import may_refresh, refresh_request
 from tests.system.replicas import provisioned
 
 __all__ = ["broker"]
@@ -36,6 +36,7 @@ async def test_a_replica_with_an_empty_disk_begins_at_the_newest_key_record_says
     ):
         async with replicas(broker, keys, state, (3,)):
             await pod.until_serving(1, 2, 3)
+            await may_refresh(two[1])
             two[1]._ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys)))
             await pod.until(lambda: pod.records[DEFAULT].epoch == 2, "the second epoch")
         pod.producer.send(topics.keys(broker.prefix).name, GARBAGE, key=DEFAULT.encode(), partition=0)
