@@ -15,6 +15,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -91,10 +92,16 @@ def jars() -> Path:
 
 
 def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    """A port of loopback that is free, from below those that the system gives to connections in the meantime."""
+    for _ in range(200):
+        port = 28_000 + secrets.randbelow(4_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind((HOST, port))
+            except OSError:
+                continue
+            return port
+    raise Failed("no free port was found between 28000 and 32000")
 
 
 def serves(port: int) -> bool:

@@ -22,7 +22,7 @@ import httpx
 
 from tests.bench import accounting
 from tests.bench.plan import Committee
-from tests.system.running_demo import free_port_base
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 HOST = "127.0.0.1"
@@ -148,7 +148,7 @@ class System:
 def demo(committee: Committee, apis: int, broker_: Broker, folder: Path) -> Iterator[System]:
     """``signer-flow demo`` on the broker: signing when the block begins, ended when it ends."""
     n = committee.signers
-    base = free_port_base(apis + n + apis + 110)
+    base = free_ports(apis + n + apis + 110)
     admin = base + apis
     output = folder / f"demo-{committee.name}.log"
     argv = [
@@ -171,7 +171,7 @@ def demo(committee: Committee, apis: int, broker_: Broker, folder: Path) -> Iter
 @contextlib.contextmanager
 def baseline(folder: Path) -> Iterator[System]:
     """The service with the key in its memory."""
-    port = free_port_base(1)
+    port = free_ports(1)
     argv = [sys.executable, "-m", "tests.bench.baseline", "--port", str(port)]
     url = f"http://{HOST}:{port}"
     output = folder / "baseline.log"

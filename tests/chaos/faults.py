@@ -19,7 +19,8 @@ from tests.brokers import launcher
 from tests.chaos.clients import HOST, Pods, now_ms
 from tests.chaos.history import Book, Fault
 from tests.chaos.plan import BROKER, Step
-from tests.system.running_demo import RunningDemo, free_port_base
+from tests.ports import free_ports
+from tests.system.running_demo import RunningDemo
 
 READY_AGAIN_S = 90.0
 HEARD_MS = 2_000
@@ -209,7 +210,7 @@ async def _to_process(step: Step, system: System) -> None:
 @asynccontextmanager
 async def demo(kafka: str, own: bool, apis: int, signers: int, folder: Path) -> AsyncIterator[System]:
     """A demo on that broker, signing when the block begins. On a broker of our own it keeps its state with us."""
-    base = free_port_base(apis + signers + apis + 110)
+    base = free_ports(apis + signers + apis + 110)
     kept = ["--state-dir", str(folder / "state")] if own else []
     arguments = ["--kafka", kafka, "--apis", str(apis), "--signers", str(signers), "--log-level", "info", *kept]
     with tempfile.TemporaryDirectory(prefix="chaos-demo-") as temporary:

@@ -6,7 +6,6 @@ import csv
 import io
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -18,6 +17,7 @@ import httpx
 from common import ed25519
 from rest_api.client_wire import unb64
 from rest_api.commands.results import RESULT_COLUMNS
+from tests.ports import free_ports
 from tests.rest_api.world import World
 
 WITHIN_S = 90.0
@@ -122,9 +122,7 @@ class PodProcess:
     """``python -m rest_api`` on a port that it keeps over restarts."""
 
     def __init__(self, world: World) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_ports()
         self._world = world
         self._process: asyncio.subprocess.Process | None = None
 

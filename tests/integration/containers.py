@@ -1,6 +1,5 @@
 """Apache Kafka and our own two images in containers, as compose.yaml runs them, with every port on loopback."""
 
-import socket
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -15,6 +14,7 @@ from rest_api.client import Client, ClientError
 from tests.brokers import launcher
 from tests.integration import daemon
 from tests.integration.daemon import Images
+from tests.ports import free_ports
 from tests.system.running_demo import wait_until
 
 # Its reaper is one more image from a registry; what it does, daemon.sweep does.
@@ -37,13 +37,6 @@ HARDENED: Mapping[str, Any] = {
 """What all of our containers are run with."""
 AGAIN = {"Name": "unless-stopped"}
 """A process that cannot get what it needs of the broker ends, and whoever runs it starts it again."""
-
-
-def free_port() -> int:
-    """A port of loopback that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def container(image: str, network: Network, alias: str, port: tuple[int, int] | None = None, **more: Any) -> Any:
@@ -73,7 +66,7 @@ class KafkaContainer:
 
     def __init__(self, image: str, network: Network) -> None:
         # The same port inside and outside: an address that is advertised has to be right for both.
-        self.port = free_port()
+        self.port = free_ports()
         self.container = container(image, network, "kafka", (self.port, self.port))
         self.container.with_envs(**self._environment())
 
@@ -217,7 +210,7 @@ def running_system(images: Images, kafka: KafkaContainer, network: Network) -> I
             volumes = {given[f"signer-{index}"]: "/run/signer-flow", state: "/var/lib/signer-flow"}
             system.signers[index] = start(images.signer_service, f"signer-{index}", volumes, settings)
         for index in range(PODS):
-            system.ports[index] = free_port()
+            system.ports[index] = free_ports()
             settings = _settings("SIGNER_REST_API_", prefix, index) | {"SIGNER_REST_API_AUTH": "none"}
             port = (8000, system.ports[index])
             volumes = {given["api"]: "/run/signer-flow"}

@@ -13,8 +13,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from rest_api.client import Client, ClientError
 from tests.integration import daemon
-from tests.integration.containers import UP_WITHIN_S, free_port
+from tests.integration.containers import UP_WITHIN_S
 from tests.integration.daemon import ROOT, Images
+from tests.ports import free_ports
 from tests.system.running_demo import wait_until
 
 pytestmark = [pytest.mark.docker, pytest.mark.timeout(1200)]
@@ -32,7 +33,7 @@ class Compose:
         if not plugin and shutil.which("docker-compose") is None:
             daemon.absent("neither `docker compose` nor docker-compose is installed")
         self.project = f"signer-flow-test-{uuid.uuid4().hex[:8]}"
-        self.ports = [free_port(), free_port()]
+        self.ports = [free_ports(), free_ports()]
         program = ["docker", "compose"] if plugin else ["docker-compose"]
         self._command = [*program, "-f", str(ROOT / "docker" / "compose.yaml"), "-p", self.project]
         self._environment = {

@@ -2,9 +2,7 @@
 
 import asyncio
 import logging
-import socket
 import time
-from contextlib import closing
 
 import pytest
 
@@ -15,6 +13,7 @@ from common.kafka.port import Hooks, KafkaSettings
 from common.kafka.state import SETTLE_S, Connection
 from common.kafka.trouble import BRAKE_S, Trouble
 from tests.brokers import until
+from tests.ports import free_ports
 
 REFUSED = "h:1/bootstrap: Connect to ipv4#h:1 failed: Connection refused (after {}ms in state CONNECT)"
 
@@ -124,9 +123,7 @@ def test_kinds_are_not_kept_for_ever(trouble: Trouble, caplog: pytest.LogCapture
 @pytest.fixture
 def nobody() -> str:
     """An address where nobody listens."""
-    with closing(socket.socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
+    return f"127.0.0.1:{free_ports()}"
 
 
 async def lines_of(settings: KafkaSettings, caplog: pytest.LogCaptureFixture, attempts: int) -> list[str]:

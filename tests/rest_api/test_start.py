@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from common.wire import codec, envelope
 from common.wire.messages import Roster
 from rest_api.settings import Settings, index_of, load
 from rest_api.trust_files import read_trust_files
+from tests.ports import free_ports
 from tests.rest_api.world import Trust, World, keypair
 
 
@@ -177,9 +177,7 @@ def test_a_wrong_setting_ends_the_process_with_one_line_and_code_2() -> None:
 async def test_a_pod_as_a_process_serves_and_ends_in_order_when_told(own_world: World, cluster: EmbeddedBroker) -> None:
     import asyncio
 
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_ports()
     child = run(
         {
             "SIGNER_REST_API_INDEX": "1",

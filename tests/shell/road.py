@@ -3,7 +3,6 @@
 import http.client
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -33,6 +32,7 @@ from common.wire.messages import (
     SignItem,
 )
 from tests.brokers import Broker, until
+from tests.ports import free_ports
 
 DEFAULT = KeyId("default")
 GARBAGE = b"not a record"
@@ -79,7 +79,7 @@ class Signers:
         self._start(seat, "tests.shell.changed", *what)
 
     def _start(self, seat: int, module: str, *arguments: str) -> None:
-        self.ports.setdefault(seat, _free_port())
+        self.ports.setdefault(seat, free_ports())
         with self.log(seat).open("ab") as log:
             self.processes[seat] = subprocess.Popen(
                 [sys.executable, "-m", module, *arguments],
@@ -124,13 +124,6 @@ class Signers:
             return answer.status, answer.read().decode()
         finally:
             connection.close()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 PRINCIPAL = "billing"

@@ -24,10 +24,32 @@ pytestmark = [
 ]
 
 
+class Said:
+    """What was logged, printed or handed to the standard library: that depends on what ran before in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> None:
+        self._capsys, self._caplog = capsys, caplog
+        self._printed: list[str] = []
+
+    def forget(self) -> None:
+        self._capsys.readouterr()
+        self._caplog.clear()
+        self._printed.clear()
+
+    def holds(self, word: str) -> bool:
+        self._printed.extend(self._capsys.readouterr())
+        return any(word in each for each in [*self._printed, self._caplog.text])
+
+
 @pytest.mark.anyio
 async def test_a_replica_with_an_empty_disk_begins_at_the_newest_key_record_says_what_it_lacks_and_is_healed(
-    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    broker: Broker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
+    said = Said(capsys, caplog)
     keys, state = provisioned(tmp_path / "keys", 3, 2), tmp_path / "state"
     broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
     async with (
@@ -45,7 +67,7 @@ async def test_a_replica_with_an_empty_disk_begins_at_the_newest_key_record_says
             epoch = pod.records[DEFAULT].epoch
             place = pod.records[DEFAULT].log_offset
             shutil.rmtree(state / "3")
-            capsys.readouterr()
+            said.forget()
             async with replicas(broker, keys, state, (3,)) as alone:
                 late = alone[3]
                 await until(late._ceremonies.caught_up.is_set, "all was read")
@@ -55,8 +77,7 @@ async def test_a_replica_with_an_empty_disk_begins_at_the_newest_key_record_says
                 assert (fact.epoch, fact.holds_share) == (epoch, False)
                 assert not late.readiness().ok
                 assert "holds no share of epoch" in str(late.readiness())
-                printed = capsys.readouterr()
-                assert "share-missing" in printed.out + printed.err
+                await until(lambda: said.holds("share-missing"), "it says so")
                 await until(lambda late=late: status(late._ceremonies.state)[0].holds_share, "it is healed")  # type: ignore[misc]
                 await until(lambda late=late: late.readiness().ok, "it is ready")  # type: ignore[misc]
             await pod.until(lambda epoch=epoch: pod.records[DEFAULT].epoch == epoch + 1, "the next epoch")

@@ -4,7 +4,6 @@ import os
 import queue
 import re
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
@@ -14,30 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.ports import free_ports
+
 READY_WITHIN_S = 100.0
 STOP_WITHIN_S = 5.0
-
-
-def free_port_base(count: int) -> int:
-    """The first of ``count`` ports in a row that are free on loopback right now."""
-    for _ in range(200):
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            base: int = probe.getsockname()[1]
-        if base + count > 65_000:
-            continue
-        if all(_is_free(base + i) for i in range(count)):
-            return base
-    raise AssertionError("no row of free ports found")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
 
 
 class RunningDemo:
@@ -132,7 +111,7 @@ def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> No
 @contextmanager
 def running_demo(*arguments: str, apis: int = 2, signers: int = 3) -> Iterator[RunningDemo]:
     """Start a demo on free ports; whatever happens, no process of it is left afterwards."""
-    base = free_port_base(apis + signers + apis + 110)
+    base = free_ports(apis + signers + apis + 110)
     with tempfile.TemporaryDirectory(prefix="demo-test-") as temporary:
         demo = RunningDemo(
             ["--apis", str(apis), "--signers", str(signers), *arguments], base, base + apis, Path(temporary)

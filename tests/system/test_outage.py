@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from common.kafka.embedded import EmbeddedBroker
 from common.wire import topics
 from tests.brokers import Broker
+from tests.ports import free_ports
 from tests.shell.road import Signers
-from tests.system.running_demo import free_port_base, wait_until
+from tests.system.running_demo import wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -37,7 +38,7 @@ class System:
         self.broker = broker
         self.signers = Signers(Broker(broker.settings("test"), broker), root, SIGNER_SERVICE_LOG_FORMAT="console")
         self.signers.provision(3, 2)
-        self.port = free_port_base(2)
+        self.port = free_ports(2)
         self.log = root / "api.log"
         settings = {
             "INDEX": "0",

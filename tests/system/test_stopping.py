@@ -6,13 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
-from socket import socket
 
 import pytest
 
 from signer_service.provision import Plan, provision
+from tests.ports import free_ports
 from tests.system.running_demo import wait_until
 
 WITHIN_S = 4.0
@@ -26,9 +26,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def environment(service: str, root: Path, *, embedded: bool) -> dict[str, str]:
-    with closing(socket()) as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{probe.getsockname()[1]}"
+    nobody = f"127.0.0.1:{free_ports()}"
     settings = {
         "INDEX": "1",
         "KAFKA_BOOTSTRAP": nobody,
