@@ -12,10 +12,9 @@ Rules
     4. A request is sent again, to another seat, only when the seat that has it is suspected (silent, or started again)
        or has refused, when nobody reads its partition any more, when the seat answers nothing at all (``silence``),
        or when half of its time is over and others take much less (``usual``); else a slow seat is left to it. What is
-       pending at a suspected, draining or
-       mute seat or in a dark partition is moved at once; otherwise a re-send takes a token of the budget. Each first
-       send earns a tenth of one, each second ten: a seat that refuses all it gets may draw every other request of a
-       slow stream, and must not fail one.
+       pending at a suspected, draining or mute seat or in a dark partition is moved at once; otherwise a re-send takes
+       a token of the budget. Each first send earns a tenth of one, each second ten: a seat that refuses all it gets
+       may draw every other request of a slow stream, and must not fail one.
     5. An answer for another start of this pod is foreign, for a completed request a duplicate or late, for any other
        unknown: counted and dropped.
 
@@ -248,7 +247,7 @@ class Correlation:
                 if send.open:
                     self._follow(pending, send, live, view, step)
             self._settle(pending, view, step)
-            self._hurry(pending, stands_out, view, step)
+            self._hurry(pending, stands_out, live, view, step)
         for request_id, reason in list(self._waiting.items()):
             self._ask_again(self._pending[request_id], reason, view, step)
         return step
@@ -280,7 +279,7 @@ class Correlation:
             send.seat = send.boot = None
             self._queue(pending, "unread", view, step)
 
-    def _hurry(self, pending: Pending, stands_out: float, view: View, step: Step) -> None:
+    def _hurry(self, pending: Pending, stands_out: float, live: AbstractSet[Index], view: View, step: Step) -> None:
         """Ask another seat beside the first when half of the time is over, once: the first may swallow some of all."""
         item = pending.item
         if (
@@ -290,7 +289,7 @@ class Correlation:
             and pending.sends[0].open
             and pending.age(self._now) >= max(pending.time_s / 2, stands_out)
             and self._budget >= 1
-            and view.live() - self._tried(pending, view) - self.avoid
+            and live - self._tried(pending, view) - self.avoid
         ):
             self._budget -= 1
             self._queue(pending, "overdue", view, step)
