@@ -1,7 +1,6 @@
 """A pod that ends loses no request of a client who could not know of it yet."""
 
 import asyncio
-import contextlib
 import socket
 from collections.abc import AsyncIterator
 
@@ -9,11 +8,11 @@ import pytest
 
 from rest_api import goodbye, server
 from tests.brokers import until
+from tests.rest_api.connections import Ends, connected
 from tests.rest_api.world import Asked, Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
 
-Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 BODY = b'{"text":"a"}'
 SIGN = (
     b"POST /v1/sign HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
@@ -26,18 +25,6 @@ GRACE_S = 5.0
 async def pod(own_world: World) -> AsyncIterator[Pod]:
     async with running_pod(own_world.settings()) as pod:
         yield pod
-
-
-@contextlib.asynccontextmanager
-async def connected(pod: Pod) -> AsyncIterator[Ends]:
-    host, port = pod.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 async def ask(ends: Ends) -> bytes:

@@ -2,30 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from rest_api import heads
 from tests.brokers import until
+from tests.rest_api.connections import Ends, connected
 from tests.rest_api.world import Pod
 
 pytestmark = pytest.mark.anyio
-
-Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
-
-
-@contextlib.asynccontextmanager
-async def connected(pod: Pod) -> AsyncIterator[Ends]:
-    host, port = pod.url.removeprefix("http://").split(":")
-    reader, writer = await asyncio.open_connection(host, int(port))
-    try:
-        yield reader, writer
-    finally:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
 
 
 async def answer_to(ends: Ends, parts: list[bytes]) -> bytes:

@@ -199,15 +199,21 @@ def test_with_nobody_else_to_ask_a_request_stays_where_it_is() -> None:
     assert len(table.correlation.scan(table.view).resend) == 1
 
 
+def refused_by_one(table: Table, count: int, refusal: Refused, expires_at: float = 5.0) -> int:
+    """So many new requests, each refused by seat 1. Returns how many are to be sent again."""
+    resent = 0
+    for n in range(1, count + 1):
+        each = item(n)
+        table.correlation.open(each, expires_at)
+        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
+        outcome = Outcome(each.request_id, refusal)
+        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
+    return resent
+
+
 def test_resends_after_refusals_are_at_most_a_tenth_of_the_sends() -> None:
     table = Table()
-    resent = 0
-    for n in range(1, 1001):
-        each = item(n)
-        table.correlation.open(each, 5.0)
-        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
-        outcome = Outcome(each.request_id, BUSY)
-        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
+    resent = refused_by_one(table, 1000, BUSY)
     # 10 to begin with, and a tenth of the thousand.
     assert 100 <= resent <= 111
 
@@ -231,13 +237,7 @@ def test_time_earns_no_more_resends_than_the_most_there_can_be() -> None:
     table = Table()
     table.correlation.expire(1.0)
     table.correlation.expire(10_000.0)
-    resent = 0
-    for n in range(1, 1001):
-        each = item(n)
-        table.correlation.open(each, 20_000.0)
-        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
-        outcome = Outcome(each.request_id, BUSY)
-        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
+    resent = refused_by_one(table, 1000, BUSY, expires_at=20_000.0)
     assert 190 <= resent <= 201
 
 
@@ -245,13 +245,7 @@ def test_what_a_seat_that_goes_away_refuses_is_moved_without_asking_the_budget()
     table = Table()
     going = Refused(RefusalCode.SHUTTING_DOWN, "", retryable=True)
     table.view.going = {ONE}
-    resent = 0
-    for n in range(1, 301):
-        each = item(n)
-        table.correlation.open(each, 5.0)
-        table.correlation.sent(each.request_id, record(n), 1, ONE, boot(ONE))
-        outcome = Outcome(each.request_id, going)
-        resent += len(table.correlation.answered(MsgSigned(record(n), US, (outcome,)), ONE, table.view).resend)
+    resent = refused_by_one(table, 300, going)
     assert resent == 300
 
 
