@@ -41,6 +41,7 @@ from common.wire.messages import (
     Roster,
     Verdict,
 )
+from common.wire.signatures import ENVELOPE_DOMAIN, is_signed_by
 from signer_service.audit import recheck
 from signer_service.audit.chain import Chain
 from signer_service.audit.facts import (
@@ -58,7 +59,7 @@ from signer_service.audit.recheck import Heard, Source
 from signer_service.audit.told import WORDS, what_it_was, who_did_not_deal
 from signer_service.protocol.findings import Finding
 from signer_service.protocol.fold import fold
-from signer_service.protocol.log_state import Attempt, KeyLog, LogState
+from signer_service.protocol.log_state import Attempt, KeyLog, LogState, identities
 from signer_service.protocol.log_wire import LogTrust
 
 MAX_REMARKS: Final = 1_000
@@ -123,6 +124,10 @@ class Auditor:
         if envelope is not None and record is not None and not names & _UNHEARD:
             self._chain.follow(envelope, offset, forked="log-forked" in names, roster=isinstance(record, Roster))
             self._hear(Index(envelope.index), offset, raw, record)
+        elif envelope is not None and "unknown-sender" in names and self._of_roster(envelope, raw):
+            # Not its turn to say this, as the log is now; what the seat had seen it signed all the same. So the Erased
+            # after a commit that was changed tell of it.
+            self._chain.follow(envelope, offset, forked=False, roster=False)
         try:
             self._changes(before, logged, envelope, record, folded.findings)
             if isinstance(record, KeyRecord) and "late-record" in names:
@@ -138,6 +143,12 @@ class Auditor:
             return envelope, self._trust.wire.decode_record(envelope.payload)
         except BadInput:
             return None, None
+
+    def _of_roster(self, envelope: Envelope, raw: bytes) -> bool:
+        """Whether the seat that stands in the envelope, as the newest roster has it, signed it."""
+        seats = identities(self._log.roster) if self._log.roster is not None else {}
+        identity = seats.get(Index(envelope.index))
+        return identity is not None and is_signed_by(ENVELOPE_DOMAIN, raw, identity)
 
     def _find(self, finding: Finding, record: CeremonyRecord | None) -> None:
         name, offset = finding.note.name, int(finding.note.fields["offset"])

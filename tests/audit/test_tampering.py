@@ -58,6 +58,18 @@ def test_a_flipped_byte_in_the_middle_of_a_log_is_found_by_the_next_seat_that_si
     assert int(low) <= place <= int(high)
 
 
+@pytest.mark.parametrize("at", [0, 200, 525, -1])
+def test_a_changed_commit_is_found_by_the_erased_that_follow_it_though_nobody_may_say_them_now(at: int) -> None:
+    log = list(short_log())
+    place = next(n for n in range(len(log) - 1, 0, -1) if is_key_record(log[n]))
+    assert all(
+        isinstance(codec.decode_ceremony(codec.decode(raw, Envelope).payload), Erased) for raw in log[place + 1 :]
+    )
+    log[place] = flipped(log[place], at)
+    found = problem(audited(log))
+    assert (found.code, found.offset) == ("log-forked", place + 1)
+
+
 @settings(max_examples=15)
 @given(st.data())
 def test_no_changed_byte_of_what_seats_have_signed_goes_unnoticed(data: st.DataObject) -> None:
