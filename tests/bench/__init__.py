@@ -7,8 +7,12 @@
 ``load``        the load client, a process of its own; verifies every answer
 ``http1``       its keep-alive HTTP/1.1 connections
 ``floor``       CPU time of the bare group operations, in a process of its own, during the load
+``ceremonies``  refreshes of a running committee: wall time, CPU, and what callers see of them
+``refresh_floor``  the operations that a refresh cannot do without, counted and timed
+``dip``         answers in the seconds of refreshes beside all others
 ``accounting``  CPU time and memory per process, from /proc
 ``stats``       percentiles, spread, histograms
+``refresh_report``  the tables of the refreshes
 ``report``      a table for people, Markdown for the README, both from the JSON
 
 Nothing here is a timed test: ``test_bench`` checks the arithmetic of the helpers only.

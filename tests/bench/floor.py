@@ -5,13 +5,15 @@ does not move with our code: commitments (2 for each of t participants), each pa
 and a verification by the coordinator and by the gateway.
 
 A process of its own, because the load's own caches and threads would be in the figure otherwise. It is told
-``{"threshold": t, "samples": n, "within_s": s}`` line by line and answers each with ``{"samples_ms": […]}``.
+``{"threshold": t, "samples": n, "within_s": s}`` line by line and answers each with ``{"samples_ms": […]}``; to
+``{"operations": true}`` with ``{"cost_us": {…}}``, what each operation of ``refresh_floor`` costs now.
 """
 
 import json
 import sys
 import time
 from statistics import median
+from typing import Any
 
 from nacl.bindings import (
     crypto_core_ed25519_add,
@@ -21,6 +23,8 @@ from nacl.bindings import (
     crypto_sign_open,
     crypto_sign_seed_keypair,
 )
+
+from tests.bench.refresh_floor import Operations
 
 _MS_PER_SAMPLE = 20.0
 
@@ -64,18 +68,26 @@ class Floor:
 
 def main() -> None:
     """Answer commands until the input ends."""
+    operations = Operations()
     for line in sys.stdin:
         command = json.loads(line)
-        floor = Floor(command["threshold"])
-        floor.once()
-        samples: list[float] = []
-        pause_s = command["within_s"] / command["samples"]
-        for _ in range(command["samples"]):
-            time.sleep(pause_s / 2)
-            samples.append(floor.sample_ms())
-            time.sleep(pause_s / 2)
-        sys.stdout.write(json.dumps({"samples_ms": samples}) + "\n")
+        if "operations" in command:
+            answer: dict[str, Any] = {"cost_us": operations.cost_us()}
+        else:
+            answer = {"samples_ms": _samples(command["threshold"], command["samples"], command["within_s"])}
+        sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
+
+
+def _samples(threshold: int, count: int, within_s: float) -> list[float]:
+    floor = Floor(threshold)
+    floor.once()
+    samples = []
+    for _ in range(count):
+        time.sleep(within_s / count / 2)
+        samples.append(floor.sample_ms())
+        time.sleep(within_s / count / 2)
+    return samples
 
 
 if __name__ == "__main__":

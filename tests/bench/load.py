@@ -8,6 +8,9 @@ It is told one JSON object per line and answers each with one. Common fields: ``
             wait for each other. Latency counts from the moment at which a request was due, so that a slow answer
             cannot hide the ones that should have been sent meanwhile.
 ``batch``   as ``closed``, each request with ``items`` items; counts are items.
+
+With ``each`` the answer also has when every good answer came, and what it took: ``begun_ns`` (``time.perf_counter_ns``,
+one clock for all processes), ``came_us`` after that, ``took_us``.
 """
 
 import asyncio
@@ -56,6 +59,7 @@ class Tally:
         self.ok = self.in_time = self.wrong = self.requests = 0
         self.failed: Counter[str] = Counter()
         self.taken_ns: list[int] = []
+        self.came_ns: list[int] = []
 
     def open(self) -> bool:
         """Whether new requests may still begin."""
@@ -87,6 +91,7 @@ class Tally:
             self.in_time += good
         if good == len(messages):
             self.taken_ns.append(now - since_ns)
+            self.came_ns.append(now)
         return good == len(messages)
 
     def _judge(self, message: bytes | None, result: Any) -> str | None:
@@ -99,9 +104,15 @@ class Tally:
         right = message is not None and ed25519.verify(self.public_key, message, signature)
         return None if right else "wrong"
 
-    def report(self, seconds: float) -> dict[str, Any]:
+    def report(self, command: dict[str, Any]) -> dict[str, Any]:
         """The phase in numbers; ``rate_per_s`` counts what was answered before the end of the phase."""
-        return {
+        seconds = command["seconds"]
+        each = {
+            "begun_ns": self.start_ns,
+            "came_us": [(came - self.start_ns) // 1000 for came in self.came_ns],
+            "took_us": [took // 1000 for took in self.taken_ns],
+        }
+        return (each if command.get("each") else {}) | {
             "ok": self.ok,
             "wrong": self.wrong,
             "failed": dict(self.failed),
@@ -160,7 +171,7 @@ async def closed(command: dict[str, Any]) -> dict[str, Any]:
 
     work = [asyncio.create_task(caller(connection)) for connection in connections]
     await _finish(tally, work, connections)
-    return tally.report(command["seconds"])
+    return tally.report(command)
 
 
 async def open_loop(command: dict[str, Any]) -> dict[str, Any]:
@@ -195,7 +206,7 @@ async def open_loop(command: dict[str, Any]) -> dict[str, Any]:
     await _finish(tally, work, connections)
     if len(planned) > tally.requests:
         tally.failed["never sent: too many before it had no answer"] += len(planned) - tally.requests
-    return tally.report(seconds) | {"offered_per_s": rate}
+    return tally.report(command) | {"offered_per_s": rate}
 
 
 def _arrivals(rate: float, seconds: float) -> Iterator[float]:

@@ -49,17 +49,17 @@ class Measurement:
         end = time.monotonic() + most_s
         while time.monotonic() < end:
             before = accounting.compiler_ms(pid)
-            self._phase("warming the broker", "closed", COMPILE_STEP_S, concurrency=64)
+            self.phase("warming the broker", "closed", COMPILE_STEP_S, concurrency=64)
             if accounting.compiler_ms(pid) - before < COMPILED_BELOW * COMPILE_STEP_S * 1000:
                 return
 
     def thorough(self, lengths: Lengths) -> dict[str, Any]:
         """Every phase."""
-        self._phase("warming up", "closed", lengths.warm, concurrency=32)
-        alone = self._phase("one caller", "closed", lengths.alone, concurrency=1)
+        self.phase("warming up", "closed", lengths.warm, concurrency=32)
+        alone = self.phase("one caller", "closed", lengths.alone, concurrency=1)
         full = self._saturation(lengths)
-        half = self._phase("half load", "open", lengths.half, rate=max(1.0, full["rate_per_s"] / 2))
-        batch = self._phase(
+        half = self.phase("half load", "open", lengths.half, rate=max(1.0, full["rate_per_s"] / 2))
+        batch = self.phase(
             *("batch", "closed", lengths.batch),
             floor=True,
             concurrency=self._tools.batch_callers,
@@ -69,19 +69,19 @@ class Measurement:
 
     def saturation(self, lengths: Lengths) -> dict[str, Any]:
         """Only how many signatures a second."""
-        self._phase("warming up", "closed", lengths.warm, concurrency=32)
+        self.phase("warming up", "closed", lengths.warm, concurrency=32)
         return self._row({"full": self._saturation(lengths)})
 
     def _saturation(self, lengths: Lengths) -> dict[str, Any]:
         best, most = self._tools.concurrencies[0], 0.0
         for concurrency in self._tools.concurrencies:
-            probe = self._phase(f"{concurrency} callers", "closed", lengths.probe, concurrency=concurrency)
+            probe = self.phase(f"{concurrency} callers", "closed", lengths.probe, concurrency=concurrency)
             if probe["rate_per_s"] > most * WORTH:
                 best, most = concurrency, probe["rate_per_s"]
             elif probe["rate_per_s"] < most / WORTH:
                 break
         before = [stats.scrape(text) for text in scrape(self._system.scrapes)]
-        full = self._phase(f"full load, {best} callers", "closed", lengths.full, floor=True, concurrency=best)
+        full = self.phase(f"full load, {best} callers", "closed", lengths.full, floor=True, concurrency=best)
         if not full["ok"]:
             raise BenchError(f"nothing was signed: {full['failed']}")
         after = [stats.scrape(text) for text in scrape(self._system.scrapes)]
@@ -97,8 +97,25 @@ class Measurement:
             "memory_mib": {name: round(accounting.peak_rss_mib(pid), 1) for name, pid in self._pids.items()},
         }
 
-    def _phase(self, what: str, kind: str, seconds: float, *, floor: bool = False, **command: Any) -> dict[str, Any]:
+    def phase(
+        self,
+        what: str,
+        kind: str,
+        seconds: float,
+        *,
+        floor: bool = False,
+        meanwhile: Callable[[], None] = lambda: None,
+        **command: Any,
+    ) -> dict[str, Any]:
         """Run one phase. Processes that die in it end the measurement: what is left would be another system.
+
+        Args:
+            what: As it is told of.
+            kind: Which load (``load``).
+            seconds: How long.
+            floor: Whether the floor of signing is taken meanwhile.
+            meanwhile: Called once, while the load runs.
+            command: More for the load client.
 
         Raises:
             BenchError: a process is gone.
@@ -112,7 +129,11 @@ class Measurement:
                     {"threshold": self._threshold or 2, "samples": FLOOR_SAMPLES, "within_s": seconds * 0.9}
                 )
             self._tools.load.tell({"kind": kind, **wanted, **command})
-            result = self._tools.load.hear(seconds + 2 * DRAIN_S + 10.0)
+            try:
+                meanwhile()
+            finally:
+                # In any case: the next phase would take this one's answer for its own.
+                result = self._tools.load.hear(seconds + 2 * DRAIN_S + 10.0)
             after = accounting.snapshot(self._pids)
             if floor:
                 samples = self._tools.floor.hear(seconds + 20.0)["samples_ms"]

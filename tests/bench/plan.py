@@ -1,4 +1,4 @@
-"""What a run measures: committees, lengths of the phases in seconds, and the figures that we owe."""
+"""What a run measures: committees, lengths of the phases in seconds, refreshes, and the figures that we owe."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -43,6 +43,20 @@ COMMITTEES = (MAIN, Committee(3, 5), Committee(5, 7))
 REPLICAS = (Committee(2, 2, thorough=False), Committee(2, 4, thorough=False), Committee(2, 5, thorough=False))
 """With MAIN: what one more replica brings at the same threshold."""
 
+
+@dataclass(frozen=True, slots=True)
+class Refreshes:
+    """Which committees are refreshed, how often each while nobody signs, and how often under load: half of these at
+    half load, the others at saturation. Under load only those that are measured anyway."""
+
+    committees: tuple[Committee, ...]
+    idle: int
+    loaded: int
+
+
+QUICK_REFRESHES = Refreshes((MAIN, Committee(3, 5)), idle=2, loaded=2)
+FULL_REFRESHES = Refreshes((MAIN, Committee(3, 5), Committee(7, 10)), idle=5, loaded=10)
+
 CONCURRENCIES = (16, 32, 64, 128, 256)
 """Callers that are tried, in this order, until more of them bring nothing."""
 WORTH = 1.03
@@ -62,7 +76,7 @@ TOTAL_S = 660.0
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A figure that 2-of-3 owes on two cores with everything on them; ``at_least`` or else at most."""
+    """A figure that is owed on two cores with everything on them; ``at_least`` or else at most."""
 
     label: str
     unit: str
@@ -70,6 +84,8 @@ class Target:
     goal: float
     at_least: bool
     of: Callable[[Row], float | None]
+    committees: tuple[str, ...] = (MAIN.name,)
+    """Which rows owe it."""
 
     def verdict(self, value: float) -> str:
         """``goal``, ``must`` or ``missed``."""
@@ -102,3 +118,45 @@ TARGETS = (
     Target("p99 at half load, open loop", "ms", 60, 40, False, _latency("half", "p99_ms")),
     Target("memory of the largest process", "MiB", 120, 80, False, largest_process),
 )
+"""What 2-of-3 owes callers."""
+
+
+def _refresh(*path: str) -> Callable[[Row], float | None]:
+    def of(row: Row) -> float | None:
+        found: Any = row
+        for name in path:
+            found = (found or {}).get(name)
+        return found if isinstance(found, int | float) else None
+
+    return of
+
+
+def _percent(phase: str) -> Callable[[Row], float | None]:
+    def of(row: Row) -> float | None:
+        dip = (row.get(phase) or {}).get("dip")
+        return None if dip is None else 100 * float(dip)
+
+    return of
+
+
+def not_signed(phase: Row) -> int:
+    """Requests that failed, for any reason, or came back wrong."""
+    return int(sum(phase["failed"].values()) + phase["wrong"])
+
+
+def _not_signed(row: Row) -> float | None:
+    phases = [row[name] for name in ("half", "full") if row.get(name)]
+    return sum(map(not_signed, phases)) if phases else None
+
+
+_ALL = tuple(committee.name for committee in FULL_REFRESHES.committees)
+REFRESH_TARGETS = (
+    Target(
+        "refresh while nobody signs, median", "ms", 1000, 1000, False, _refresh("idle", "wall_median_ms"), ("3-of-5",)
+    ),
+    Target("CPU of a refresh over its floor", "x", 1.5, 1.5, False, _refresh("idle", "ratio"), _ALL),
+    Target("missing signatures in a refresh's seconds, half load", "%", 20, 20, False, _percent("half"), _ALL),
+    Target("the same, at saturation", "%", 20, 20, False, _percent("full"), _ALL),
+    Target("requests not signed in all refreshes", "", 0, 0, False, _not_signed, _ALL),
+)
+"""What each committee owes of its refreshes, where it was measured."""

@@ -9,6 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from tests.bench import refresh_report
 from tests.bench.plan import TARGETS, Row, largest_process
 
 Report = Mapping[str, Any]
@@ -111,6 +112,7 @@ def _remarks(report: Report) -> list[str]:
                     f"{row['name']}, {phase}: others used {found['others_busy']:.0%} of the machine, "
                     f"the hypervisor took {found['steal']:.0%}"
                 )
+    remarks += refresh_report.remarks(report)
     return list(dict.fromkeys(remarks))  # 2-of-3 stands in two tables
 
 
@@ -133,9 +135,10 @@ def markdown(report: Report) -> str:
     if replicas:
         parts += ["", "Signatures/s at saturation against the number of replicas, threshold 2:", ""]
         parts += _markdown([name for name, _ in replicas], [[rate for _, rate in replicas]])
-    signed = sum(
-        row[phase]["ok"] for _, row in systems(report) for phase in ("alone", "full", "half", "batch") if phase in row
-    )
+    for table in refresh_report.tables(report):
+        parts += ["", *_markdown(*table)]
+    measured = [*(row for _, row in systems(report)), *report.get("refreshes", ())]
+    signed = sum(row[phase]["ok"] for row in measured for phase in ("alone", "full", "half", "batch") if phase in row)
     parts += ["", f"Each of the {signed:,} signatures behind this table was verified by the client."]
     parts += [f"- {remark}" for remark in _remarks(report)]
     return "\n".join(parts) + "\n"
@@ -154,9 +157,14 @@ def show(report: Report, console: Console) -> None:
     replicas = _replicas(report)
     if replicas:
         console.print(_table([name for name, _ in replicas], [[rate for _, rate in replicas]], "signatures/s"))
+    for table in refresh_report.tables(report):
+        console.print(_table(*table))
     targets = _targets(report)
     if targets:
         console.print(_table(["2-of-3", "measured", "must", "goal", "reached"], targets))
+    owed = refresh_report.targets(report)
+    if owed:
+        console.print(_table(["refresh", "measured", "must", "reached"], owed))
     for remark in _remarks(report):
         console.print(f"! {remark}", soft_wrap=True, markup=False)
 
