@@ -8,12 +8,15 @@ class Pace:
     """Calls ``work`` at the end of the turn in which it was asked to, but not within ``interval_s`` of the last time.
 
     So a single request never waits, and of many that come one after the other most travel with others: each record has
-    costs of its own (a signature, a verification, the broker's time) at every hop.
+    costs of its own (a signature, a verification, the broker's time) at every hop. An interval that changes is asked
+    for anew each time.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, interval_s: float, work: Callable[[], None]) -> None:
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, interval_s: float | Callable[[], float], work: Callable[[], None]
+    ) -> None:
         self._loop = loop
-        self._interval_s = interval_s
+        self._interval_s = interval_s if callable(interval_s) else lambda: interval_s
         self._work = work
         self._due = False
         self._not_before = 0.0
@@ -31,5 +34,5 @@ class Pace:
 
     def _run(self) -> None:
         self._due = False
-        self._not_before = self._loop.time() + self._interval_s
+        self._not_before = self._loop.time() + self._interval_s()
         self._work()

@@ -75,7 +75,7 @@ class Correlation:
         self._earned_at: float | None = None
         self._now = 0.0
         self._silence = Silence()
-        self._usual = Usual()
+        self.usual = Usual()
         self.avoid: frozenset[Index] = frozenset()
         """Seats that answer nothing: to be asked only when nobody else can be."""
         self.in_flight: Counter[Index] = Counter()
@@ -163,7 +163,7 @@ class Correlation:
                     if pending.item.mode is Mode.SIGN and self._verify(pending.item, signed):
                         step.counts["signed"] += 1
                         self._heard(seat)
-                        self._usual.answered(pending.age(self._now), self._now)
+                        self.usual.answered(pending.age(self._now), self._now)
                         self._complete(pending, signed, step)
                     else:
                         step.counts["invalid"] += 1
@@ -239,7 +239,7 @@ class Correlation:
             if seat not in live:
                 self._silence.excuse(seat, self._now)
         self.avoid = self._silence.mute(self._now)
-        stands_out = self._usual.stands_out_after(self._now)
+        stands_out = self.usual.stands_out_after(self._now)
         for pending in list(self._pending.values()):
             if pending.queued:
                 continue

@@ -14,6 +14,7 @@ WINDOW_S: Final = 10.0
 STANDS_OUT: Final = 3.0
 """So many times as long as half of the answers take. A seat that swallows what it likes has a third of the requests,
 so it cannot make the others' answers look slow."""
+_GAIN: Final = 1 / 16
 
 
 class Usual:
@@ -21,10 +22,13 @@ class Usual:
 
     def __init__(self) -> None:
         self._latest: deque[tuple[float, float]] = deque(maxlen=REMEMBERED)
+        self.mean_s = 0.0
+        """A moving mean: the newest sixteen or so make most of it."""
 
     def answered(self, took_s: float, now: float) -> None:
         """A signature came after ``took_s``."""
         self._latest.append((now, took_s))
+        self.mean_s += (took_s - self.mean_s) * _GAIN
 
     def stands_out_after(self, now: float) -> float:
         """From which age on a request is late as others are not; 0 while little is known."""

@@ -40,3 +40,18 @@ def test_what_comes_alone_is_done_in_the_same_turn_and_what_follows_at_once_is_d
         return done
 
     assert asyncio.run(scenario()) == [[1], [2, 3], [4]]
+
+
+def test_an_interval_that_changes_is_asked_for_each_time() -> None:
+    async def scenario() -> list[str]:
+        intervals = iter([0.0, 3600.0, 0.0])
+        done: list[str] = []
+        loop = asyncio.get_running_loop()
+        pace = Pace(loop, lambda: next(intervals), lambda: done.append("done"))
+        for _ in range(4):
+            pace.ask()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        return done
+
+    assert asyncio.run(scenario()) == ["done", "done"], "none for the first, an hour after the second"

@@ -21,8 +21,13 @@ from rest_api.gateway.room import Room
 from rest_api.gateway.routing import Route, RoutingTable
 from rest_api.gateway.traces import Traces
 
-GATHER_S: Final = 0.004
-"""What comes within this time of the last record waits for the next. It stays together on its whole way and back."""
+GATHER_LEAST_S: Final = 0.004
+GATHER_MOST_S: Final = 0.02
+GATHER_PART: Final = 1 / 3
+"""What comes within this part of a usual answer's time after the last record waits for the next.
+
+It stays together on its whole way and back, at each hop for the price of one. Where answers are fast nobody has to wait
+for company; where they are slow, it is company that makes them faster."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +80,7 @@ class Outbox:
         self._apply = apply
         self._fresh: list[SignItem] = []
         self._again: list[Resend] = []
-        self._pace = Pace(self._loop, GATHER_S, self._flush)
+        self._pace = Pace(self._loop, self._gather_s, self._flush)
 
     def put(self, item: SignItem) -> None:
         """A new request."""
@@ -95,6 +100,9 @@ class Outbox:
     def forget(self, request_id: RequestId) -> None:
         """The request has ended."""
         self._room.give(request_id)
+
+    def _gather_s(self) -> float:
+        return min(GATHER_MOST_S, max(GATHER_LEAST_S, self._correlation.usual.mean_s * GATHER_PART))
 
     def _flush(self) -> None:
         fresh, self._fresh = self._fresh, []
