@@ -18,7 +18,7 @@ from signer_service.frost.sharing import Polynomial, combine_sub_shares, commit_
 from signer_service.protocol import transcript
 from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeySecrets, OwnPart
 from signer_service.protocol.fold_commit import may_erase
-from signer_service.protocol.fold_phases import dealers_allowed, may_lack_share, open_sub_share
+from signer_service.protocol.fold_phases import dealers_allowed, may_lack_share, open_sub_share, unseal_sub_share
 from signer_service.protocol.log_state import Attempt, Commit, KeyLog, identities
 from signer_service.protocol.machine import Entropy, Note
 
@@ -202,7 +202,8 @@ def _new_share(attempt: Attempt, seat: Index, transport: Secret[Scalar]) -> Secr
     sub_shares: dict[Index, Secret[Scalar]] = {}
     for dealer in made.qualified if made is not None else ():
         shared = mul(Element(attempt.deals[dealer].ephemeral_key), transport.expose())
-        sub_share = open_sub_share(attempt, dealer, seat, shared)
+        # One that does not fit is seen in what they come to: comparing each again would cost t-1 multiplications.
+        sub_share = unseal_sub_share(attempt, dealer, seat, shared)
         if sub_share is None:
             return None
         sub_shares[dealer] = sub_share

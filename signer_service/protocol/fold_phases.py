@@ -194,12 +194,21 @@ def _is_true(attempt: Attempt, seat: Index, complaint: Complaint) -> bool:
 
 def open_sub_share(attempt: Attempt, dealer: Index, seat: Index, shared: Element) -> Secret[Scalar] | None:
     """The sub-share that ``dealer`` sealed to ``seat``, opened with their shared point; None if it does not fit."""
+    sub_share = unseal_sub_share(attempt, dealer, seat, shared)
+    try:
+        if sub_share is not None:
+            check_sub_share(sub_share, seat, tuple(Element(each) for each in attempt.deals[dealer].commitments))
+    except BadInput:
+        return None
+    return sub_share
+
+
+def unseal_sub_share(attempt: Attempt, dealer: Index, seat: Index, shared: Element) -> Secret[Scalar] | None:
+    """As ``open_sub_share``, but not compared with what the dealer committed to: for who compares the sum of all."""
     dealt = attempt.deals[dealer]
     transport = attempt.announced[seat].transport_key
     context = transcript.sealing(attempt.open_id, dealer, seat, dealt.ephemeral_key, transport)
     try:
-        sub_share = Secret(decode_scalar(open_sealed(shared, context, dealt.sealed[seat])))
-        check_sub_share(sub_share, seat, tuple(Element(each) for each in dealt.commitments))
+        return Secret(decode_scalar(open_sealed(shared, context, dealt.sealed[seat])))
     except BadInput:
         return None
-    return sub_share
