@@ -71,9 +71,9 @@ class SimSeat:
     name: str
     tamper: Tamper | None = None
     state: CeremonyState | None = None
-    disk: Durable | None = None
+    stored: Durable | None = None
     kept: CeremonyState | None = None
-    """What its disk holds where that was not made into bytes yet (in a lazy world)."""
+    """What was written last, if nobody has looked at its bytes yet: states never change, so they can be made then."""
     life: int = 0
     next_offset: int = 0
     catch_up: int | None = None
@@ -84,6 +84,17 @@ class SimSeat:
     notes: list[Note] = field(default_factory=list)
     audit: list[AuditEvent] = field(default_factory=list)
     published: list[KeyRecord] = field(default_factory=list)
+
+    @property
+    def disk(self) -> Durable | None:
+        """What is on its disk."""
+        if self.kept is not None:
+            self.stored, self.kept = durable(self.kept), None
+        return self.stored
+
+    @disk.setter
+    def disk(self, found: Durable | None) -> None:
+        self.stored, self.kept = found, None
 
 
 class World:
@@ -113,8 +124,7 @@ class World:
         self.down: set[int] = set()
         self.generation = 1
         self.lazy = False
-        """Whether a disk is written only when secrets changed or something is to be sent, as the shell does. Bytes are
-        made of it only when a process starts."""
+        """Whether a disk is written only when secrets changed or something is to be sent, as the shell does."""
         self.on_point: Callable[[SimSeat, str], None] | None = None
         """Is called before and after each durable write and after each send: where a process may die."""
         self.watch: Callable[[SimSeat, CeremonyState], None] | None = None
@@ -165,13 +175,11 @@ class World:
 
     def lose_disk(self, index: int) -> None:
         self.stop(index)
-        self.seats[index].disk = self.seats[index].kept = None
+        self.seats[index].disk = None
 
     def _boot(self, seat: SimSeat) -> None:
         self.down.discard(seat.index)
         seat.life += 1
-        if seat.kept is not None:
-            seat.disk, seat.kept = durable(seat.kept), None
         if seat.disk is None:
             seat.state = ceremony.start(Index(seat.index), self.trust, self.timing)
         else:
@@ -234,7 +242,7 @@ class World:
         writes = not self.lazy or bool(transition.send) or transition.state.secrets != before.secrets
         if writes:
             self._point(seat, "before write")
-            seat.disk, seat.kept = (None, transition.state) if self.lazy else (durable(transition.state), None)
+            seat.kept = transition.state
             if self.watch is not None:
                 self.watch(seat, transition.state)
         if transition.state.committed != before.committed:

@@ -75,7 +75,11 @@ class Loot:
 
     def _open(self, scalars: Iterable[int]) -> None:
         for scalar in scalars:
+            public = bytes(base_mul(Scalar(scalar % ORDER)))
             for open_id, dealer, deal in self.deals:
+                # Nothing else can open it: the key it is sealed with is the dealer's ephemeral key times just this.
+                if not any(public in keys for (attempt, _), keys in self.transports.items() if attempt == open_id):
+                    continue
                 shared = mul(Element(deal.ephemeral_key), Scalar(scalar % ORDER))
                 for each in deal.sealed:
                     for transport in self.transports.get((open_id, each.recipient), ()):

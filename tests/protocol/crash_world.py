@@ -1,8 +1,9 @@
 """Ceremonies that are played again and again from one beginning, each time with a death at another place.
 
 An undisturbed run tells how often each seat comes by a place where its process may die: before and after each durable
-write, and after each send (which is before the next). Then there is one run for each of these places. A disk is written
-as the shell writes it: what was only read since the last write is lost with the process.
+write, and after each send (which is before the next). Then there is one run for each of these places; in the short form
+one for each kind of place, now of one seat, now of another (``played``): seats of one role do the same things one after
+another. A disk is written as the shell writes it: what was only read since the last write is lost with the process.
 
 The fold is remembered between the runs: it is a pure function of what it is given, and what it is given is compared.
 """
@@ -19,6 +20,7 @@ from typing import Final
 
 import pytest
 
+from common import ed25519
 from common.ids import Index, Offset, OpenId
 from common.trust import check_key_record
 from common.wire.messages import KeyRecord
@@ -137,6 +139,14 @@ class Case:
         """The epoch that this ceremony is to reach, at least."""
         return 1 if self.old is None else 2
 
+    def role(self, seat: int) -> str:
+        """What this ceremony does to a seat."""
+        if seat == self.lost:
+            return "is healed"
+        if seat not in self.seats:
+            return "leaves"
+        return "joins" if self.old is not None and seat > self.old[1] else "stays"
+
     def __str__(self) -> str:
         before = f"{self.old[0]} of {self.old[1]} to " if self.old is not None else ""
         return f"{self.name} {before}{self.threshold} of {len(self.seats)}"
@@ -224,9 +234,27 @@ class Place:
 
     name: str
     seat: int
+    role: str
     what: str
     world: World
     shares: Shares
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """What makes a death here another one than elsewhere, apart from whose it is."""
+        state = self.world.seats[self.seat].state
+        assert state is not None
+        key, mine = state.log.keys.get(playbook.KEY), state.of_key(playbook.KEY)
+        staged = mine.part is not None and mine.part.staged is not None
+        return (
+            self.role,
+            self.what,
+            key.epoch if key is not None else None,
+            key.attempt.phase if key is not None and key.attempt is not None else None,
+            mine.part is not None,
+            staged,
+            tuple(held.epoch for held in mine.held),
+        )
 
     @property
     def seen_by_others(self) -> bool:
@@ -252,7 +280,7 @@ def undisturbed(case: Case) -> Iterator[Place]:
         name = f"{case.name}: seat {seat.index}, place {count[seat.index]}, {place}"
         branch, known = world.branch(), shares.copy()
         branch.watch = known
-        points.append(Place(name, seat.index, place, branch, known))
+        points.append(Place(name, seat.index, case.role(seat.index), place, branch, known))
 
     world.on_point = note
     case.bring_on(world)
@@ -266,6 +294,18 @@ def undisturbed(case: Case) -> Iterator[Place]:
         yield points.popleft()
 
 
+def played(places: Iterable[Place]) -> Iterator[Place]:
+    """All of them with ``CRASHES=all`` in the environment; else one of each kind, of another seat from kind to kind."""
+    if LONG:
+        yield from places
+        return
+    kinds: dict[tuple[object, ...], list[Place]] = {}
+    for place in places:
+        kinds.setdefault(place.kind, []).append(place)
+    for number, same in enumerate(kinds.values()):
+        yield same[number % len(same)]
+
+
 def until_settled(world: World, case: Case, live: set[int], name: str = "", limit_ms: int = 300_000) -> None:
     """Let time pass until everybody has come to rest."""
     end = world.now + limit_ms
@@ -276,7 +316,10 @@ def until_settled(world: World, case: Case, live: set[int], name: str = "", limi
 
 @contextmanager
 def remembered() -> Iterator[None]:
-    """Compute what was computed before only once: the fold, and operations on points."""
+    """Compute what was computed before only once: the fold, operations on points, and whether a signature verifies.
+
+    All of them are pure; of the fold, what it is given is compared.
+    """
     known: dict[tuple[bytes, Offset, bytes], tuple[LogState, Folded]] = {}
 
     def recall(state: LogState, offset: Offset, raw: bytes, trust: LogTrust) -> Folded:
@@ -297,6 +340,7 @@ def remembered() -> Iterator[None]:
             "crypto_core_ed25519_is_valid_point",
         ):
             patch.setattr(group, name, lru_cache(maxsize=100_000)(getattr(group, name)))
+        patch.setattr(ed25519, "verify", lru_cache(maxsize=100_000)(ed25519.verify))
         try:
             yield
         finally:

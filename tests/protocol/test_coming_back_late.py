@@ -42,12 +42,12 @@ class LateWorld(World):
         }
 
     def _feed(self, seat: SimSeat, event: Event) -> None:
-        kept = seat.disk
+        before = seat.stored, seat.kept
         super()._feed(seat, event)
         if seat.state is None:
             return
         if seat.state.soft.anchoring is not None:
-            seat.disk = kept  # nothing is written before it is proven
+            seat.stored, seat.kept = before  # nothing is written before it is proven
         elif not seat.state.soft.caught_up and seat.next_offset > seat.state.log.offset + 1:
             seat.next_offset, seat.catch_up = seat.state.log.offset + 1, len(self.log)
 

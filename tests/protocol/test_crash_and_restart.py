@@ -1,12 +1,13 @@
 """A replica dies before and after each of its durable writes and each of its sends, one by one, and starts again.
 
-Enumerated, not drawn by lot: an undisturbed ceremony tells all the places, and each is played. ``make crashes`` plays
-larger committees too.
+Enumerated, not drawn by lot: an undisturbed ceremony tells all the places. Of each kind (what the seat is to the
+ceremony, what it just did, in which phase, with which secrets) one is played, now of one seat, now of another;
+``make crashes`` plays every place of every seat, and larger committees too.
 """
 
 import pytest
 
-from tests.protocol.crash_world import Case, asked_for, check, remembered, undisturbed, until_settled
+from tests.protocol.crash_world import Case, asked_for, check, played, remembered, undisturbed, until_settled
 
 CASES = (
     Case("generate", None, 2, (1, 2, 3)),
@@ -29,7 +30,7 @@ CASES = (
 def test_a_crash_at_any_place_ends_in_one_epoch_of_the_same_key(case: Case) -> None:
     everybody = set(case.seats)
     with remembered():
-        for place in undisturbed(case):
+        for place in played(undisturbed(case)):
             place.world.crash(place.seat)
             until_settled(place.world, case, everybody, place.name)
             check(place.world, case, place.shares, everybody)
@@ -39,7 +40,7 @@ def test_a_crash_at_any_place_ends_in_one_epoch_of_the_same_key(case: Case) -> N
 def test_a_seat_that_comes_back_when_all_is_over_finds_its_place(case: Case) -> None:
     everybody = set(case.seats)
     with remembered():
-        for place in undisturbed(case):
+        for place in played(undisturbed(case)):
             place.world.stop(place.seat)
             place.world.run_for(60_000)
             place.world.start(place.seat)

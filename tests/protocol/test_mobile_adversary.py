@@ -3,7 +3,7 @@
 The same adversary steals the key as soon as it owns t in one epoch, or one check is switched off.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -14,9 +14,17 @@ from signer_service.protocol import ceremony_part, fold_phases
 from signer_service.protocol.ceremony_state import CeremonyState, KeySecrets, OwnPart
 from tests import playbook
 from tests.protocol.adversary import Adversary
+from tests.protocol.crash_world import remembered
 from tests.world import World
 
 EPOCHS = 10
+
+
+@pytest.fixture(autouse=True)
+def what_one_seat_has_found_out_the_others_need_not() -> Iterator[None]:
+    """All seats read one log: each record is folded once."""
+    with remembered():
+        yield
 
 
 def with_key(threshold: int, size: int) -> World:
