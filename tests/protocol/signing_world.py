@@ -9,6 +9,7 @@ import heapq
 import random  # noqa: TID251 - a test's dice, from a seed that reproduces the run
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import Any, Final
 from uuid import UUID
 
@@ -429,6 +430,7 @@ class World:
         heapq.heappush(self.line, (self.now + after_ms, self.sequence, kind, what))
 
 
+@cache
 def check_signature(public: bytes, message: bytes, signature: bytes) -> None:
     """By two verifiers that share no code: libsodium and OpenSSL."""
     assert ed25519.verify(public, message, signature)
