@@ -1,5 +1,7 @@
 """What every test may rely on."""
 
+import gc
+from collections.abc import Generator
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +37,17 @@ LONGEST_FIRST: Final = (
     "system/test_stopping.py",
 )
 """Files of more than about ten seconds."""
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Modules and tests stay until the end: the collector need not look through them again and again."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
