@@ -1,7 +1,7 @@
 """Every row of the metric table is counted somewhere: a dashboard of rows that never move says that all is well."""
 
 import ast
-from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,12 +17,12 @@ CLOSED = ("alarm", "stage")
 """Closed labels whose values stand in code as they are in the table."""
 
 
-def trees() -> Iterator[ast.Module]:
-    """Every module but the two that define metrics."""
-    for package in PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if path not in {TABLE, VALUES}:
-                yield ast.parse(path.read_text())
+@cache
+def nodes() -> tuple[ast.AST, ...]:
+    """All of every module but the two that define metrics."""
+    paths = [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+    trees = [ast.parse(path.read_text()) for path in paths if path not in {TABLE, VALUES}]
+    return tuple(node for tree in trees for node in ast.walk(tree))
 
 
 def of_metrics(node: ast.AST) -> bool:
@@ -34,12 +34,7 @@ def of_metrics(node: ast.AST) -> bool:
 @pytest.fixture(scope="module")
 def used() -> set[str]:
     """What is asked of a ``Metrics`` anywhere; a method of it stands for what it touches."""
-    found = {
-        node.attr
-        for tree in trees()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and of_metrics(node.value)
-    }
+    found = {node.attr for node in nodes() if isinstance(node, ast.Attribute) and of_metrics(node.value)}
     for node in ast.walk(ast.parse(VALUES.read_text())):
         if isinstance(node, ast.FunctionDef) and node.name in found:
             found |= {each.attr for each in ast.walk(node) if isinstance(each, ast.Attribute)}
@@ -62,23 +57,13 @@ def test_every_row_of_the_table_is_counted_somewhere(row: str, used: set[str]) -
 
 def test_every_metric_that_is_counted_stands_in_the_table(used: set[str]) -> None:
     methods = {name for name in vars(Metrics) if not name.startswith("_")}
-    called = {
-        node.attr
-        for tree in trees()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Attribute) and of_metrics(node.value)
-    }
+    called = {node.attr for node in nodes() if isinstance(node, ast.Attribute) and of_metrics(node.value)}
     assert called <= set(rows().values()) | methods | {"registry"}
 
 
 @pytest.mark.parametrize("label", CLOSED)
 def test_every_value_of_a_closed_label_is_set_somewhere(label: str) -> None:
-    written = {
-        node.value
-        for tree in trees()
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Constant) and isinstance(node.value, str)
-    }
+    written = {node.value for node in nodes() if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     for spec in SPECS.values():
         for each in spec.labels:
             if each.name == label:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from common.errors import BadInput
@@ -489,6 +489,7 @@ def test_when_all_others_lie_the_request_is_refused_in_time() -> None:
 # --- total -----------------------------------------------------------------------------------------------------------
 
 
+@settings(max_examples=25)
 @given(
     st.lists(
         st.one_of(

@@ -127,7 +127,7 @@ def test_the_journal_does_not_grow_with_past_epochs() -> None:
     assert len(folded(world.log).window) <= WINDOW * HASH_PREFIX
 
 
-@settings(max_examples=40)
+@settings(max_examples=20)
 @given(st.data())
 def test_whatever_stands_in_the_log_the_fold_goes_on(data: st.DataObject) -> None:
     log = hostile_log()

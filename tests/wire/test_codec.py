@@ -531,7 +531,7 @@ def test_what_a_schema_lost_is_skipped_as_it_was_read_not_as_it_says(monkeypatch
 
 
 @given(st.binary(max_size=60))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 def test_no_bytes_of_an_older_schema_raise_anything_but_bad_input(body: bytes) -> None:
     schema = json.loads(schemas.current("MsgSigned"))
     schema["fields"].append({"name": "note", "type": "string", "default": "", "doc": "Why."})
