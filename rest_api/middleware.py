@@ -31,6 +31,8 @@ _ALWAYS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", 
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _REFUSED: Final = frozenset({401, 403, 429})
 LEAST_FAILURE: Final = 500
+_PROBES: Final = frozenset({"/healthz", "/readyz"})
+"""Told "not yet", a probe has its answer. It asks every few seconds, and whoever reads the log is not served by it."""
 _log = get_logger(__name__)
 
 
@@ -128,7 +130,7 @@ class EveryRequest:
         }
         if status in _REFUSED:
             self._lines.warn("a caller was refused", **known)
-        elif status >= LEAST_FAILURE and scope.get("route") is not None:
+        elif status >= LEAST_FAILURE and scope.get("route") is not None and known["route"] not in _PROBES:
             self._lines.warn("a request got no answer", FAILURES_SAID, code=scope.get("signer_flow.problem"), **known)
         else:
             _log.debug("answered", **known)

@@ -146,7 +146,7 @@ class RealGroup(Owner):
             self.consumer.store_offsets(offsets=[self._at(number, offset) for number, offset in forward.items()])
         except KafkaException as refused:
             # The assignment is changing under us; what is not committed is only done again.
-            _logger.warning("%s: offsets were not stored: %s", self.witness.name, refused)
+            _logger.info("%s: offsets were not stored: %s", self.witness.name, refused)
             return
         self._stored |= forward
 
@@ -158,7 +158,7 @@ class RealGroup(Owner):
             self.consumer.commit(offsets=offsets, asynchronous=False)
         except KafkaException as refused:
             # The next owner does the uncommitted part again: more work, and nothing lost.
-            _logger.warning("%s: offsets were not committed: %s", self.witness.name, refused)
+            _logger.info("%s: offsets were not committed: %s", self.witness.name, refused)
 
     def _pause(self, which: frozenset[int] | None) -> None:
         if which is None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from common.observability.tracing import TraceContext, parse_traceparent, read_item_headers
-from tests.rest_api.world import Asked, Pod, World
+from tests.rest_api.world import Asked, Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
 
@@ -78,3 +78,12 @@ async def test_an_outage_does_not_fill_the_log(pod: Pod, shared_world: World, lo
     assert all(result["error"]["status"] == 504 for result in answer.json()["results"])
     lines = [line for line in log_lines() if line["event"] == "an item got no signature"]
     assert 0 < len(lines) <= 20
+
+
+async def test_a_probe_that_is_told_not_yet_leaves_no_line(own_world: World, log_lines: LogLines) -> None:
+    async with running_pod(own_world.settings()) as pod:
+        pod.gateway.drain(1.0)
+        assert (await pod.http.get("/readyz")).status_code == 503
+        assert (await pod.http.post("/v1/sign", json={"text": "a"})).status_code == 503
+    routes = [line["route"] for line in log_lines() if line["event"] == "a request got no answer"]
+    assert routes == ["/v1/sign"]
