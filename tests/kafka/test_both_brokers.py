@@ -205,6 +205,7 @@ async def test_partitions_are_shared_out_and_taken_back(broker: Broker, client: 
 async def test_a_revoked_partition_is_let_go_after_its_work_and_with_its_offset(
     broker: Broker, client: Client, producer: Producer, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "common.kafka.group")
     topic = _requests(broker)
     first = await client.member(topic, Member(finish=False))
     await until(lambda: len(first.held) == topics.REQUEST_PARTITIONS, "the first member holds all")
@@ -221,7 +222,7 @@ async def test_a_revoked_partition_is_let_go_after_its_work_and_with_its_offset(
     await until(lambda: second.held and second.values().count(b"left") == len(second.held), "the newcomer reads on")
     assert first.revoked
     assert not first.lost
-    if "offsets were not committed" in caplog.text:
+    if "offsets were not" in caplog.text:  # committed, or stored
         # The group was changing once more (on a machine that is slow enough), and the broker takes no commit then.
         assert second.values().count(b"done") == len(second.held), "done again rather than skipped"
     else:
