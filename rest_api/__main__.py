@@ -5,12 +5,14 @@ files are wrong, or a port is taken: starting it again cannot help. Told to end 
 itself ends by the signal (143 in a shell): nothing had begun.
 """
 
+from common.collector import hold
 from common.stopping import leave_at_once
 
 
 def main() -> int:
     """Serve, and return the exit code."""
     leave_at_once()
+    hold()
     # Imported here: it takes most of the start, and whoever is told to end meanwhile ends in order.
     from rest_api import server  # noqa: PLC0415
 

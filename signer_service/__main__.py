@@ -14,6 +14,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from common.collector import hold
 from common.errors import BadInput, SignerFlowError, Unavailable
 from common.stopping import leave_at_once
 
@@ -35,6 +36,7 @@ def run(
     """Run one replica, configured by SIGNER_SERVICE_* variables, until SIGTERM or SIGINT."""
     # Before the imports below: they take most of the start.
     leave_at_once()
+    hold()
 
     def start() -> int:
         # Imported here: provisioning needs neither a broker's library nor an event loop.
