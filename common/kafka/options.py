@@ -64,7 +64,7 @@ def tail(settings: KafkaSettings, on_lost: OnLost) -> Options:
         "enable.auto.commit": False,
         "auto.offset.reset": on_lost.value,
         # Apache answers at the first byte, so that this only says how often an idle reader asks again.
-        "fetch.wait.max.ms": 5 if settings.embedded else 500,
+        "fetch.wait.max.ms": 10 if settings.embedded else 500,
     }
 
 
@@ -87,7 +87,7 @@ def group(settings: KafkaSettings, member: str | None) -> Options:
         "queued.min.messages": 1_000,
     }
     if settings.embedded:
-        options["fetch.wait.max.ms"] = 5
+        options["fetch.wait.max.ms"] = 10
     elif member is not None:
         options["group.instance.id"] = member
     return options

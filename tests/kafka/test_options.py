@@ -42,7 +42,7 @@ def test_the_embedded_broker_gets_its_own_timings_and_no_static_member() -> None
     assert "group.instance.id" not in embedded
     assert real["group.protocol"] == "classic"
     assert real["partition.assignment.strategy"] == "cooperative-sticky"
-    assert embedded["fetch.wait.max.ms"] == options.tail(EMBEDDED, OnLost.EARLIEST)["fetch.wait.max.ms"] == 5
+    assert embedded["fetch.wait.max.ms"] == options.tail(EMBEDDED, OnLost.EARLIEST)["fetch.wait.max.ms"] == 10
     assert options.tail(REAL, OnLost.EARLIEST)["fetch.wait.max.ms"] == 500
 
 
