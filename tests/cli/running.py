@@ -17,6 +17,7 @@ import httpx
 from common import ed25519
 from rest_api.client_wire import unb64
 from rest_api.commands.results import RESULT_COLUMNS
+from tests.cli import forks
 from tests.ports import free_ports
 from tests.rest_api.world import World
 
@@ -48,7 +49,7 @@ class Done:
 class Running:
     """A command that runs."""
 
-    def __init__(self, process: asyncio.subprocess.Process, stdin: bytes) -> None:
+    def __init__(self, process: asyncio.subprocess.Process | forks.Forked, stdin: bytes) -> None:
         self.process = process
         self._end = asyncio.create_task(process.communicate(stdin))
         self._peak = 0
@@ -80,9 +81,9 @@ async def start(
     limit: str = "",
 ) -> Running:
     """Start ``signer-flow``; ``limit`` is a shell command before it, such as ``ulimit -f 8``."""
-    command = [sys.executable, "-m", "rest_api.cli", *arguments]
-    if limit:
-        command = ["sh", "-c", f'{limit}; exec "$@"', "sh", *command]
+    if not limit:
+        return Running(await forks.run(arguments, environment(env), stdout), stdin)
+    command = ["sh", "-c", f'{limit}; exec "$@"', "sh", sys.executable, "-m", "rest_api.cli", *arguments]
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
         *command, stdin=pipe, stdout=pipe if stdout is None else stdout, stderr=pipe, env=environment(env)
