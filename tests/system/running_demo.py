@@ -4,6 +4,7 @@ import os
 import queue
 import re
 import signal
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -13,16 +14,37 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
+
 from tests.ports import free_ports
 
 READY_WITHIN_S = 100.0
 STOP_WITHIN_S = 5.0
+WHOLE_WITHIN_S = 60.0
+HEARD_MS = 2_000
+PLAIN = httpx.Client(
+    timeout=10,
+    trust_env=False,
+    verify=ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+    limits=httpx.Limits(max_keepalive_connections=0),
+)
+"""For single requests, each on a connection of its own. (``httpx.get`` would read all certificates for each first.)"""
 
 
 class RunningDemo:
     """One demo process. ``lines`` is everything it has printed so far."""
 
-    def __init__(self, arguments: Sequence[str], port: int, admin_port: int, temporary: Path) -> None:
+    def __init__(
+        self,
+        arguments: Sequence[str],
+        port: int,
+        admin_port: int,
+        temporary: Path,
+        *,
+        apis: int = 2,
+        signers: int = 3,
+    ) -> None:
+        self.apis, self.signers = apis, signers
         self.port, self.admin_port, self.temporary = port, admin_port, temporary
         self.lines: list[str] = []
         self._fresh: queue.SimpleQueue[str | None] = queue.SimpleQueue()
@@ -67,6 +89,28 @@ class RunningDemo:
     def wait_ready(self) -> None:
         self.wait_for_line(rf"^ready: {re.escape(self.url)}/sign$", READY_WITHIN_S)
 
+    def whole(self) -> bool:
+        """Whether every process runs and is ready, and every pod hears every signer reading a part of the requests."""
+        if len(self.children()) < self.apis + self.signers:
+            return False
+        seats = [self.admin_port + seat for seat in range(1, self.signers + 1)]
+        pods = [self.admin_port + 100 + pod for pod in range(self.apis)]
+        try:
+            if any(_get(port, "/readyz").status_code != 200 for port in (*seats, *pods)):
+                return False
+            for pod in range(self.apis):
+                heard = _get(self.port + pod, "/v1/cluster").json()["replicas"]
+                reading = [seat for seat in heard if seat["partitions"] and seat["last_seen_ms"] < HEARD_MS]
+                if len(reading) < self.signers:
+                    return False
+        except (httpx.HTTPError, ValueError, KeyError):
+            return False
+        return True
+
+    def wait_until_whole(self) -> None:
+        """What was done to it before is over."""
+        wait_until(self.whole, WHOLE_WITHIN_S, "everybody is there, ready and heard")
+
     def children(self) -> dict[str, int]:
         """Name to pid of each child, by looking at the process table as an operator would."""
         found: dict[str, int] = {}
@@ -75,10 +119,10 @@ class RunningDemo:
                 continue
             try:
                 parent = int((folder / "stat").read_text().rpartition(")")[2].split()[1])
+                if parent != self.process.pid:
+                    continue
                 environment = (folder / "environ").read_bytes().split(b"\0")
             except (OSError, IndexError, ValueError):
-                continue
-            if parent != self.process.pid:
                 continue
             for entry in environment:
                 name, _, value = entry.decode(errors="replace").partition("=")
@@ -98,6 +142,10 @@ class RunningDemo:
         return code, time.monotonic() - started
 
 
+def _get(port: int, path: str) -> httpx.Response:
+    return PLAIN.get(f"http://127.0.0.1:{port}{path}", timeout=5)
+
+
 def wait_until(condition: Callable[[], bool], timeout_s: float, what: str) -> None:
     """Wait for a condition; fails, naming it, when it does not come true in time."""
     deadline = time.monotonic() + timeout_s
@@ -114,7 +162,12 @@ def running_demo(*arguments: str, apis: int = 2, signers: int = 3) -> Iterator[R
     base = free_ports(apis + signers + apis + 110)
     with tempfile.TemporaryDirectory(prefix="demo-test-") as temporary:
         demo = RunningDemo(
-            ["--apis", str(apis), "--signers", str(signers), *arguments], base, base + apis, Path(temporary)
+            ["--apis", str(apis), "--signers", str(signers), *arguments],
+            base,
+            base + apis,
+            Path(temporary),
+            apis=apis,
+            signers=signers,
         )
         try:
             yield demo

@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from tests.observability.collector import running_collector
-from tests.system.running_demo import READY_WITHIN_S, RunningDemo, running_demo, wait_until
+from tests.system.running_demo import PLAIN, READY_WITHIN_S, RunningDemo, running_demo, wait_until
 from tests.system.secret_forms import forms, found_in, of_files, of_state
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
@@ -114,9 +114,9 @@ def _use(demo: RunningDemo) -> bytes:
             timeout=60,
             check=False,
         )
-    assert httpx.post(f"http://127.0.0.1:{demo.port + 1}/v1/sign", json={"text": MESSAGE}).status_code == 200
+    assert PLAIN.post(f"http://127.0.0.1:{demo.port + 1}/v1/sign", json={"text": MESSAGE}).status_code == 200
     ports = [demo.admin_port + seat for seat in (1, 2, 3)] + [demo.admin_port + 100 + pod for pod in (0, 1)]
-    pages = [httpx.get(f"http://127.0.0.1:{port}{path}").content for port in ports for path in ("/metrics", "/readyz")]
+    pages = [PLAIN.get(f"http://127.0.0.1:{port}{path}").content for port in ports for path in ("/metrics", "/readyz")]
     assert all(pages)
     return b"\n".join(pages)
 
@@ -131,7 +131,7 @@ def _lose_a_signer(demo: RunningDemo) -> None:
 
     def back() -> bool:
         try:
-            return httpx.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
+            return PLAIN.get(f"http://127.0.0.1:{port}/readyz").status_code == 200
         except httpx.TransportError:
             return False
 

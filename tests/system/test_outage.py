@@ -21,7 +21,7 @@ from common.wire import topics
 from tests.brokers import Broker
 from tests.ports import free_ports
 from tests.shell.road import Signers
-from tests.system.running_demo import wait_until
+from tests.system.running_demo import PLAIN, wait_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -69,7 +69,7 @@ class System:
 
     def pod_status(self) -> int:
         try:
-            return httpx.get(f"http://127.0.0.1:{self.port + 1}/readyz", timeout=5).status_code
+            return PLAIN.get(f"http://127.0.0.1:{self.port + 1}/readyz", timeout=5).status_code
         except httpx.HTTPError:
             return 0
 
@@ -127,7 +127,7 @@ class Load:
                 except httpx.HTTPError:
                     answer = None
                 self.rows.append((began, time.monotonic() - began, text, answer))
-                self._stop.wait(0.02)
+                self._stop.wait(0.1)
 
     @contextmanager
     def running(self) -> Iterator[None]:
