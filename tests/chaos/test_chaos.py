@@ -11,11 +11,11 @@ from tests.chaos.run import Options, Run, judge
 
 SHORT = Options(
     seed=7,
-    requests=300,
+    requests=150,
     steps=(Step("kill", "signer 2"), Step("kill", "api 0")),
     refreshes=1,
-    rate=40.0,
-    callers=(6, 2, 2),
+    rate=20.0,
+    callers=(3, 1, 1),
     timeout_ms=15_000,  # what is lost is lost for good, however long one waits: a slow machine must not look like it
     most_s=150.0,
 )
