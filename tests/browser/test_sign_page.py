@@ -239,14 +239,19 @@ async def in_a_shell(command: str, folder: Path) -> subprocess.CompletedProcess[
     )
 
 
-@pytest.mark.parametrize(
-    "text",
-    ["hello", 'it\'s "quoted" $HOME `id` \\ %s !', "-n -- ü\u2603", "two\nlines\n", "nul\0 and \x1b[31m", "x" * 5000],
-)
-async def test_the_commands_for_a_text_do_what_they_say(
-    page: Page, shared_world: World, tmp_path: Path, text: str
-) -> None:
-    await the_commands_work(page, shared_world, tmp_path, await ask(page, text), text.encode())
+async def test_the_commands_for_a_text_do_what_they_say(page: Page, shared_world: World, tmp_path: Path) -> None:
+    texts = (
+        "hello",
+        'it\'s "quoted" $HOME `id` \\ %s !',
+        "-n -- ü\u2603",
+        "two\nlines\n",
+        "nul\0 \x1b[31m",
+        "x" * 5000,
+    )
+    for number, text in enumerate(texts):
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        await the_commands_work(page, shared_world, folder, await ask(page, text), text.encode())
 
 
 @pytest.mark.parametrize("name", ["plain.txt", "-rf 'it's'; $(id).txt"])
