@@ -22,6 +22,8 @@ PARK_MS: Final = 1_000
 """How long after every set was tried all are tried again, if the deadline leaves time."""
 FRESH_SCOPE_MS: Final = 2_000
 """After a commit, presence still names the epoch before: a live seat of the committee counts as holding the new one."""
+FOR_ONE_SESSION: Final = 2
+"""How many commitments of a seat are stocked for the session that signs a KeyRecord: one, and one to try again."""
 
 _PAIR_ENTROPY: Final = 2 * RANDOMNESS_BYTES
 
@@ -79,7 +81,8 @@ def refill(ctx: Context) -> None:
             # What it answers to what came before our request shows that it is busy and has the request before it.
             heard_at = stats.heard_at if stats.heard_id < pool.asked_before else pool.asked_at
             # No more of the queue than the seat may owe: nonces that nobody can use yet cost a seat that is busy more.
-            count = pool.to_ask(ctx.now, min(demand, stats.window), heard_at, 2 * stats.window)
+            most = FOR_ONE_SESSION if scope.open_id else 2 * stats.window
+            count = pool.to_ask(ctx.now, min(demand, stats.window), heard_at, most)
             if count:
                 pool.asked_before = state.next_session
                 ctx.out.want(seat, scope, count)

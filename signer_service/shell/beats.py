@@ -55,6 +55,7 @@ class Beats:
         self._seq = 0
         self._handle: asyncio.TimerHandle | None = None
         self._soon: asyncio.Handle | None = None
+        self._later: asyncio.TimerHandle | None = None
         self.draining = False
 
     def start(self) -> None:
@@ -67,15 +68,24 @@ class Beats:
         if self._handle is not None and self._soon is None:
             self._soon = self._loop.call_soon(self._beat_soon)
 
+    def within(self, seconds: float) -> None:
+        """Something changed that may wait: beat then, unless another beat comes before."""
+        if self._handle is not None and self._soon is None and self._later is None:
+            self._later = self._loop.call_later(seconds, self._beat_later)
+
     def stop(self) -> None:
         """No more beats."""
-        for handle in (self._handle, self._soon):
+        for handle in (self._handle, self._soon, self._later):
             if handle is not None:
                 handle.cancel()
-        self._handle = self._soon = None
+        self._handle = self._soon = self._later = None
 
     def _beat_soon(self) -> None:
         self._soon = None
+        self._beat()
+
+    def _beat_later(self) -> None:
+        self._later = None
         self._beat()
 
     def _tick(self) -> None:
@@ -85,6 +95,9 @@ class Beats:
         self._beat()
 
     def _beat(self) -> None:
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         try:
             beat = self._presence(self._sources.now())
             value = seal(self._signer, self._topic, codec.encode(beat))

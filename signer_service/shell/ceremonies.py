@@ -11,13 +11,13 @@ from dataclasses import replace
 from typing import Final
 
 from common.errors import Unavailable
-from common.ids import NO_OFFSET, Instant, Offset
+from common.ids import NO_OFFSET, Instant, KeyId, Offset
 from common.kafka.port import Delivery, Producer, Record
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.wire import codec
 from common.wire.envelope import Signer, seal
-from common.wire.messages import CeremonyRecord, Roster
+from common.wire.messages import CeremonyRecord, KeyRecord, Roster
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import durable
 from signer_service.protocol.ceremony_place import begin_at, start_over
@@ -103,7 +103,7 @@ class Ceremonies:
         self._next = 0
         self._writing: asyncio.Future[bool] | None = None
         self._next_save = loop.time() + SAVE_EVERY_S
-        self.copies = KeyCopies(state.trust.wire.check_key_record, self.feed, on_garbage)
+        self.copies = KeyCopies(state.trust.wire.check_key_record, self._believed, self.feed, on_garbage)
         self.caught_up = asyncio.Event()
         self.turned_back = asyncio.Event()
         """The end was reached, and the key records that reading began at are not proven: ``state`` says where now."""
@@ -116,6 +116,10 @@ class Ceremonies:
     def feed(self, event: Event) -> None:
         """Queue an event; it is stepped in order."""
         self._queue.put_nowait(event)
+
+    def _believed(self, key_id: KeyId) -> KeyRecord | None:
+        key = self._state.log.keys.get(key_id)
+        return key.current.record if key is not None and key.current is not None else None
 
     def positioned(self, begin: int, end: int) -> None:
         """Reading begins at ``begin``; the log ended at ``end`` (exclusive) then. Records may have come already."""
@@ -230,6 +234,10 @@ class Ceremonies:
         # than a step.
         facts = replace(state, soft=Soft())
         if facts == self._written:
+            return
+        # Of most records only their place is new. That can wait, and need not even be put into bytes.
+        same_secrets = self._written is not None and state.secrets is self._written.secrets
+        if not force and same_secrets and self._loop.time() < self._next_save:
             return
         kept = durable(state)
         saved = Saved(kept.public, kept.secrets)

@@ -45,6 +45,8 @@ from signer_service.shell.watchdog import Watchdog
 FLUSH_S: Final = 3.0
 PHASES: Final = frozenset({"ceremony-opened", "ceremony-phase", "ceremony-ended", "ceremony-committed"})
 """What the ceremony machine notes when a ceremony goes a step on."""
+PHASE_BEAT_S: Final = 0.1
+"""How long a phase may last before a beat tells of it."""
 COPIES_S: Final = 10.0
 """How long the copies of key records are waited for; without them the log is read from where the journal ends."""
 LOOK_S: Final = 0.1
@@ -356,8 +358,8 @@ class Replica:
     def _tell_of_ceremonies(self, notes: tuple[Note, ...]) -> None:
         self._notes.tell(notes)
         if any(note.name in PHASES for note in notes):
-            # Whoever watches a refresh sees each phase; and nobody takes us for a holder of the epoch before.
-            self._beats.now()
+            # Whoever watches a refresh sees it go on. A phase that is over at once is worth no record of everybody.
+            self._beats.within(PHASE_BEAT_S)
 
     def _on_poison(self, record: Record, reason: str, detail: str) -> None:
         self._requests.keep(record, reason, detail)
@@ -374,9 +376,11 @@ class Replica:
 
     def _on_view(self, changed: ViewChanged) -> None:
         self._identities.keys = changed.view.identity_keys or self._identities.keys
-        self._standing.show_view(changed.view, self._watch_peers.live())
+        others = self._standing.show_view(changed.view, self._watch_peers.live())
         self._signing.feed(changed)
-        self._beats.now()
+        if others:
+            # Nobody shall take us for a holder of the epoch before.
+            self._beats.now()
 
     def _on_roster(self, raw: bytes, roster: Roster) -> None:
         self._ceremonies.feed(RosterFile(raw))

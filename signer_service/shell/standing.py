@@ -82,12 +82,14 @@ class Standing:
         """For a beat."""
         return status(self._ceremonies.state)
 
-    def show_view(self, view: SigningView, live: Container[Index]) -> None:
-        """There are other keys or epochs to sign with."""
+    def show_view(self, view: SigningView, live: Container[Index]) -> bool:
+        """There is another view. True if there are other keys or epochs to sign with."""
+        changed = view.current != self._view.current
         self._view = view
         for key_id, keys in view.current.items():
             self._metrics.key_epoch.labels(key_id=key_id).set(keys.epoch)
         self.show_margin(live)
+        return changed
 
     def show_margin(self, live: Container[Index]) -> None:
         """Other seats are live."""
