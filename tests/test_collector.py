@@ -10,8 +10,11 @@ from common import collector
 class Node:
     pass
 
+collector.hold()
+assert not gc.isenabled()
 old = Node()
 collector.settle()
+assert gc.isenabled()
 assert gc.get_freeze_count() > 1_000
 assert not any(each is old for each in gc.get_objects())
 node = Node()
