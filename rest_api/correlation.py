@@ -37,6 +37,7 @@ from typing import Final
 from common.errors import Bug
 from common.ids import BootId, Index, RecordId, RequestId
 from common.wire.messages import Accepted, Mode, MsgSigned, Refused, Signed, SignItem
+from rest_api.backlog import Backlog
 from rest_api.pending import Completed, End, Pending, Resend, Send, Step, View
 from rest_api.silence import Silence
 from rest_api.usual import Usual
@@ -76,6 +77,7 @@ class Correlation:
         self._now = 0.0
         self._silence = Silence()
         self.usual = Usual()
+        self._backlog = Backlog()
         self.avoid: frozenset[Index] = frozenset()
         """Seats that answer nothing: to be asked only when nobody else can be."""
         self.in_flight: Counter[Index] = Counter()
@@ -84,6 +86,10 @@ class Correlation:
     def __len__(self) -> int:
         """How many requests are pending."""
         return len(self._pending)
+
+    def wait_s(self) -> float:
+        """How long an item that came now would wait for what is before it; 0 while that is not known."""
+        return self._backlog.wait_s(len(self._pending))
 
     # --- requests ----------------------------------------------------------------------------------------------------
 
@@ -164,6 +170,7 @@ class Correlation:
                         step.counts["signed"] += 1
                         self._heard(seat)
                         self.usual.answered(pending.age(self._now), self._now)
+                        self._backlog.answered()
                         self._complete(pending, signed, step)
                     else:
                         step.counts["invalid"] += 1
@@ -224,6 +231,7 @@ class Correlation:
         if self._earned_at is not None:
             self._budget = min(BUDGET_MOST, self._budget + BUDGET_PER_S * max(0.0, now - self._earned_at))
         self._earned_at = self._now = now
+        self._backlog.look(len(self._pending), now)
         while self._deadlines and self._deadlines[0][0] <= now:
             _, request_id = heapq.heappop(self._deadlines)
             pending = self._pending.get(request_id)

@@ -56,6 +56,8 @@ LIST_AFTER_S: Final = 1.5
 FLUSH_S: Final = 2.0
 OUTAGE_GRACE_S: Final = 1.0
 """What is pending has no more than this while no broker answers: its answers cannot come."""
+MOST_OF_A_DEADLINE: Final = 2 / 3
+"""Who would wait for longer than this part of his time for those before him is refused at once."""
 FAILURES_SAID: Final = 20
 """Items without a signature that get a line of their own in ten seconds; the rest are counted."""
 
@@ -243,6 +245,8 @@ class Gateway:
             raise Unavailable("in-flight-limit", f"{self._config.pending_limit} items are under way")
         if self._queue_wait_ms > timeout_ms / 4:
             raise Unavailable("overloaded", f"the least busy signer is {self._queue_wait_ms} ms behind")
+        if (wait_s := self._correlation.wait_s()) * 1000 > timeout_ms * MOST_OF_A_DEADLINE:
+            raise Unavailable("overloaded", f"what is under way will take {wait_s:.1f} s, more than there is time for")
 
     def submit(
         self,

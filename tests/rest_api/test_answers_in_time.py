@@ -11,6 +11,7 @@ import pytest
 from common.ids import BootId, Index, Instant, PodIndex
 from common.kafka.embedded import EmbeddedBroker
 from common.wire.messages import RefusalCode
+from rest_api.backlog import PLENTY
 from rest_api.gateway.beats import Pods
 from tests.brokers import until
 from tests.rest_api.test_routing import Clock, a_beat
@@ -194,6 +195,28 @@ async def test_while_the_broker_is_away_new_requests_are_told_so_and_then_they_a
             broker.set_up()
             await until(lambda: not pod.gateway.readiness(), "the pod is ready again", 15)
             signed(await pod.http.post("/v1/sign", json={"text": "b"}), b"b")
+
+
+async def test_who_has_less_time_than_those_before_him_will_take_is_refused_at_once(own_world: World) -> None:
+    async with running_pod(own_world.settings()) as pod:
+        kept: list[Asked] = []
+        own_world.committee.all_do(kept.append)
+        patient = {"Request-Timeout-Ms": "30000"}
+        items = {"items": [{"text": str(n)} for n in range(2 * PLENTY)]}
+        crowd = asyncio.create_task(pod.http.post("/v1/sign/batch", json=items, headers=patient))
+        hurried = {"Request-Timeout-Ms": "1000"}
+        await until(lambda: pod.gateway._correlation.wait_s() > 5, "it shows that nothing is answered")
+        refused = await pod.http.post("/v1/sign", json={"text": "a"}, headers=hurried)
+        a_problem(refused, 503, "overloaded")
+        assert refused.headers["retry-after"] == "1"
+        own_world.committee.all_do(None)
+        for asked in kept:
+            for item in asked.request.items:
+                asked.seat.answer(asked, own_world.committee.outcome(item))
+        results = (await crowd).json()["results"]
+        assert len(results) == 2 * PLENTY
+        assert not any("error" in result for result in results)
+        signed(await pod.http.post("/v1/sign", json={"text": "a"}, headers=hurried), b"a")
 
 
 async def test_a_pod_that_ends_answers_what_it_took_and_takes_no_more(own_world: World) -> None:
