@@ -8,8 +8,9 @@ count, number and name is held to its bound (``common.wire.shapes``); only ``Bad
 holds our own values to the same bounds: what it lets out, ``decode`` takes.
 
 A length or count that lies costs nothing: fastavro reads from memory, where no read gives more than there is, and no
-array has items of no bytes. What it makes of many small items that are there before their number is compared with the
-bound stays under 128 bytes for each byte received (a test measures it).
+array has items of no bytes. Many small items that are there cost time and memory before their number is compared with
+the bound: so reading ends once a record had more reads than any of its kind inside the bounds takes (``READS``), and
+what was made until then stays under 128 bytes for each byte received (a test measures it).
 
 fastavro takes more than one encoding of a value: padded integers and integers of more than 64 bits, arrays in blocks,
 255 for true, -1 for the last symbol of an enum or branch of a union. That is harmless where a signature is over the
@@ -43,6 +44,14 @@ T = TypeVar("T")
 SCHEMA_LEVEL: Final = schemas.LEVEL
 """Goes into ``Presence.schema_level``."""
 
+READS: Final[dict[type[Any], int]] = {
+    **dict.fromkeys(SHAPES, 2**14),
+    **dict.fromkeys((m.MsgSigned, m.NonceBatch, m.SignatureShares, m.Presence), 2**17),
+    **dict.fromkeys((m.SignPackage, m.AuditEvent), 2**18),
+}
+"""Most reads of a record: one for each byte of a number, one for each fixed, two or more for each text. More than any
+inside all bounds takes; several times as many fit into the largest record, and would take most of a second."""
+
 _MARK: Final = b"\xc3\x01"
 _HEADER_BYTES: Final = 10
 _CEREMONY: Final[tuple[type[Any], ...]] = get_args(m.CeremonyRecord)
@@ -56,6 +65,7 @@ class _Format:
     schema: Any
     shape: Shape[Any]
     cap: int
+    reads: int
     canonical: bool
     """Whether only one encoding of a value is taken: what is kept for ever."""
 
@@ -81,7 +91,9 @@ def fingerprint(schema: str) -> bytes:
 
 def _format(kind: type[Any]) -> _Format:
     text = schemas.current(kind.__name__)
-    return _Format(kind, _MARK + fingerprint(text), _parse(text), SHAPES[kind], CAPS[kind], kind in _CEREMONY)
+    return _Format(
+        kind, _MARK + fingerprint(text), _parse(text), SHAPES[kind], CAPS[kind], READS[kind], kind in _CEREMONY
+    )
 
 
 _BY_KIND: Final[dict[type[Any], _Format]] = {kind: _format(kind) for kind in SHAPES}
@@ -121,7 +133,7 @@ def decode(data: bytes, *expected: type[T]) -> T:
         raise BadInput("unexpected-record", f"{entry.kind.__name__} does not belong here; expected {names}")
     if len(data) > entry.cap:
         raise _too_large(entry, data)
-    plain = _read(data, writer)
+    plain = _read(data, writer, entry.reads)
     value = entry.shape.read(plain if writer is entry.schema else _resolve(plain, writer, entry.schema))
     if entry.canonical and _write(data[:_HEADER_BYTES], writer, plain) != data:
         raise BadInput("not-canonical", f"{entry.kind.__name__}: encoding it again gives other bytes")
@@ -168,13 +180,33 @@ def _write(header: bytes, schema: Any, plain: Any) -> bytes:
     return out.getvalue()
 
 
-def _read(data: bytes, schema: Any) -> Any:
+class _Counted(BytesIO):
+    """Gives up after so many reads."""
+
+    def __init__(self, data: bytes, reads: int) -> None:
+        super().__init__(data)
+        self.left = reads
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.left -= 1
+        if self.left < 0:
+            raise BadInput("out-of-bounds", "more values than a record of its kind may have")
+        return super().read(size)
+
+
+def _read(data: bytes, schema: Any, reads: int) -> Any:
     """Return the plain value after the header of ``data``; all of it."""
-    stream = BytesIO(data)
+    if len(data) > reads:
+        stream: BytesIO = _Counted(data, reads)
+    else:
+        # So few bytes do not hold much more than that, and counting would cost as well.
+        stream = BytesIO(data)
     stream.seek(_HEADER_BYTES)
     # Not chained: what fastavro says may quote the input.
     try:
         plain = schemaless_reader(stream, schema, None, True)
+    except BadInput:
+        raise
     except UnicodeDecodeError:
         raise BadInput("out-of-bounds", "expected UTF-8") from None
     except IndexError:
@@ -227,7 +259,7 @@ def addressee(data: bytes) -> Addressee | None:
     if len(data) > m.MAX_RECORD_BYTES or data[:_HEADER_BYTES] != entry.header:
         return None
     try:
-        plain = _read(data, entry.schema)
+        plain = _read(data, entry.schema, entry.reads)
         reply_to = TOPIC.read(plain["reply_to"])
     except BadInput:
         return None

@@ -178,7 +178,8 @@ DECLINED = b"\x02\x02\x02\x02"  # one block of one: branch 1, session 1, symbol 
     [
         (m.Erased, b"\x0edefault" + b"\xff" * 9 + b"\x7f", "out-of-bounds"),  # more than 64 bits
         (m.Erased, b"\x0edefault" + b"\xff" * 9, "truncated"),
-        (m.Erased, b"\x0edefault" + b"\xff" * 200_000, "truncated"),  # no end in sight
+        (m.Erased, b"\x0edefault" + b"\xff" * 10_000, "truncated"),  # no end in sight
+        (m.Erased, b"\x0edefault" + b"\xff" * 200_000, "out-of-bounds"),  # given up before the end comes in sight
         (m.Erased, b"\x0ddefault\x02", "truncated"),  # a negative length
         (m.Erased, b"\xfe\xff\xff\xff\x0fdefault\x02", "truncated"),  # 2**31 - 1 bytes
         (m.Erased, b"\x0edefa\xfflt\x02", "out-of-bounds"),  # not UTF-8
@@ -302,29 +303,32 @@ CROWD_BYTES = 64 * 1024
 """Less than any cap, and far more than what is there once for a record: what each byte costs is the same in larger."""
 
 
-def crowded(kind: type[Any], before: bytes, item: bytes, after: bytes) -> bytes:
-    """A record in which as many small items stand as there is place for."""
-    assert CAPS[kind] > CROWD_BYTES
-    room = CROWD_BYTES - 10 - len(before) - len(after) - 6
-    count = room // len(item)
+def crowded(kind: type[Any], before: bytes, item: bytes, after: bytes, size: int) -> bytes:
+    """A record of about that size, in which as many small items stand as there is place for."""
+    count = (size - 10 - len(before) - len(after) - 6) // len(item)
     return header(kind.__name__) + before + long(count) + item * count + b"\x00" + after
 
 
-@pytest.mark.parametrize(
-    ("kind", "data"),
-    [
-        (m.MsgToSign, crowded(m.MsgToSign, bytes(16), bytes(22), bytes(1 + 16 + 8 + 64))),
-        (m.NonceRequest, crowded(m.NonceRequest, b"", bytes(4), b"")),
-        (m.SignPackage, crowded(m.SignPackage, b"", bytes(8), b"")),
-        (m.SignatureShares, crowded(m.SignatureShares, b"", b"\x02\x00\x00", b"")),
-        (m.Presence, crowded(m.Presence, long(NOW) + b"\x00" + long(NOW) + bytes(7), bytes(10), b"\x00")),
-        (m.Roster, crowded(m.Roster, b"\x02\x02\x00\x00", bytes(3), bytes(2 + 64))),
-        (m.AuditEvent, crowded(m.AuditEvent, b"\x00", bytes(11), b"")),
-        (m.KeyRecord, crowded(m.KeyRecord, b"\x02k\x02" + bytes(64 + 1 + 32 + 1 + 1 + 1 + 64), b"\x04kk", bytes(64))),
-    ],
-    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+CROWDS = [
+    (m.MsgToSign, bytes(16), bytes(22), bytes(1 + 16 + 8 + 64)),
+    (m.NonceRequest, b"", bytes(4), b""),
+    (m.SignPackage, b"", bytes(8), b""),
+    (m.SignatureShares, b"", b"\x02\x00\x00", b""),
+    (m.Presence, long(NOW) + b"\x00" + long(NOW) + bytes(7), bytes(10), b"\x00"),
+    (m.Roster, b"\x02\x02\x00\x00", bytes(3), bytes(2 + 64)),
+    (m.AuditEvent, b"\x00", bytes(11), b""),
+    (m.KeyRecord, b"\x02k\x02" + bytes(64 + 1 + 32 + 1 + 1 + 1 + 64), b"\x04kk", bytes(64)),
+]
+CROWDED = pytest.mark.parametrize(
+    ("kind", "before", "item", "after"), CROWDS, ids=lambda value: value.__name__ if isinstance(value, type) else ""
 )
-def test_many_small_items_cost_in_proportion_to_their_bytes(kind: type[Any], data: bytes) -> None:
+
+
+@CROWDED
+def test_many_small_items_cost_in_proportion_to_their_bytes(
+    kind: type[Any], before: bytes, item: bytes, after: bytes
+) -> None:
+    data = crowded(kind, before, item, after, CROWD_BYTES)
     tracemalloc.start()
     error = refusal(data, kind)
     peak = tracemalloc.get_traced_memory()[1]
@@ -332,6 +336,51 @@ def test_many_small_items_cost_in_proportion_to_their_bytes(kind: type[Any], dat
 
     assert error.code == "out-of-bounds"
     assert peak < 128 * len(data)
+
+
+@CROWDED
+def test_no_more_values_are_read_than_a_record_of_its_kind_may_have(
+    kind: type[Any], before: bytes, item: bytes, after: bytes
+) -> None:
+    data = crowded(kind, before, item, after, CAPS[kind])
+    assert len(data) > codec.READS[kind]
+    assert "more values than" in str(refusal(data, kind).detail)
+
+
+def test_values_in_many_blocks_are_counted_together() -> None:
+    block = long(200) + bytes(4) * 200
+    error = refusal(header("NonceRequest") + block * 300 + b"\x00", m.NonceRequest)
+    assert "more values than" in str(error.detail)
+
+
+def test_the_records_with_the_most_values_are_taken() -> None:
+    big, many = 2**53 - 1, range(1, 256)
+    package = SAMPLES[m.SignPackage]
+    for n, count in ((2, 4096), (3, 3400)):
+        sessions = tuple(m.SignSession(big - k, 63, (big,) * n, (fill(1, 64),) * n) for k in range(count))
+        group = replace(
+            next(group for group in package.groups if group.request),
+            epoch=Epoch(big),
+            signers=tuple(Index(seat) for seat in range(65536 - n, 65536)),
+            boots=(BOOT,) * n,
+            sessions=sessions,
+        )
+        taken(replace(package, groups=(group,)))
+    taken(m.SignatureShares(tuple(m.Share(big - k, fill(1, 32), fill(2, 32)) for k in range(3500))))
+    seats = tuple(Index(65535 - k) for k in reversed(many))
+    record, presence = SAMPLES[m.KeyRecord], SAMPLES[m.Presence]
+    shares = tuple(m.VerificationShare(seat, fill(1, 32)) for seat in seats)
+    taken(replace(record, verification_shares=shares, attestations=tuple(bytes([k]) * 800 for k in many)))
+    taken(replace(SAMPLES[m.Roster], seats=tuple(m.Seat(seat, fill(1, 32)) for seat in seats)))
+    taken(replace(presence, keys=(replace(presence.keys[0], awaited=seats),) * 64))
+    signed = next(each for each in SAMPLES[m.MsgSigned].outcomes if isinstance(each.result, m.Signed))
+    ids = [RequestId(f"00000000-0000-0000-0000-{n:012x}") for n in range(64)]
+    outcomes = tuple(replace(signed, request_id=each, result=replace(signed.result, signers=seats)) for each in ids)
+    taken(replace(SAMPLES[m.MsgSigned], outcomes=outcomes))
+
+
+def taken(message: Any) -> None:
+    assert codec.decode(codec.encode(message), type(message)) == message
 
 
 # --- bounds -----------------------------------------------------------------------------------------------------------
