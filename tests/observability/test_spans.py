@@ -49,7 +49,7 @@ def test_a_collector_that_does_not_answer_holds_up_no_end() -> None:
         spans.begin("round", Kind.INTERNAL, None).end()
         began = time.monotonic()
         spans.close()
-        assert time.monotonic() - began < CLOSE_WITHIN_S + 1
+        assert time.monotonic() - began < CLOSE_WITHIN_S + 5
 
 
 @pytest.mark.parametrize(

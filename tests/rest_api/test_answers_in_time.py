@@ -25,7 +25,7 @@ async def test_without_an_answer_the_deadline_says_that_the_outcome_is_unknown(p
     shared_world.committee.all_do(lambda asked: None)
     began = time.monotonic()
     answer = await pod.http.post("/v1/sign", json={"text": "a"}, headers={"Request-Timeout-Ms": "400"})
-    assert 0.4 <= time.monotonic() - began < 1.0
+    assert 0.4 <= time.monotonic() - began < 4.0
     assert "outcome is unknown" in a_problem(answer, 504, "deadline")["detail"]
 
 

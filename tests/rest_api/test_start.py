@@ -214,7 +214,7 @@ async def test_a_pod_as_a_process_serves_and_ends_in_order_when_told(own_world: 
         began = time.monotonic()
         code = await asyncio.to_thread(child.wait, 10)
         assert code == 0
-        assert time.monotonic() - began < 3
+        assert time.monotonic() - began < 8
         second = run({"SIGNER_REST_API_INDEX": "1", "SIGNER_REST_API_PORT": str(port)})
         out, _ = await asyncio.to_thread(second.communicate, None, 30)
         assert second.returncode == 2

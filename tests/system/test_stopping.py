@@ -15,7 +15,7 @@ from signer_service.provision import Plan, provision
 from tests.ports import free_ports
 from tests.system.running_demo import wait_until
 
-WITHIN_S = 4.0
+WITHIN_S = 15.0
 SERVICES = ("signer_service", "rest_api")
 
 
