@@ -37,12 +37,32 @@ def signing_view(state: CeremonyState, now: Instant) -> SigningView:
     return SigningView(
         seat=state.seat,
         edge_keys=edge_keys(state),
-        identity_keys=identities(roster) if roster is not None else {},
+        identity_keys=peers(state),
         key_ids=wanted,
         current=current,
         draining=draining,
         internal=internal,
     )
+
+
+def peers(state: CeremonyState) -> dict[Index, bytes]:
+    """Identity keys of the seats that sign with us.
+
+    A seat that leaves is one of them until a new epoch has taken over its part: where those that stay are fewer than t,
+    nobody could sign from the moment that the operator's file came until the ceremony is over. A seat whose identity
+    was replaced is not: that machine is not to be trusted any more.
+    """
+    roster = newer_roster(state)
+    found = identities(roster) if roster is not None else {}
+    known = set(found.values())
+    for key in state.log.keys.values():
+        if key.current is not None:
+            committee = key.current.committee.identities
+            leave = {
+                seat: committee[seat] for seat in key.current.shares if committee.get(seat, b"") not in {b"", *known}
+            }
+            found = {**leave, **found}
+    return found
 
 
 def epoch_keys(state: CeremonyState, commit: Commit) -> EpochKeys:

@@ -52,7 +52,8 @@ class SigningView:
     """All that the signing machines may use now. Nothing that is absent here may be used any more.
 
     ``draining`` holds the epoch before ``current`` during its short drain window: sessions that began in it may end.
-    ``edge_keys`` and ``identity_keys`` leave out what the roster, in file or log, has revoked.
+    ``edge_keys`` and ``identity_keys`` leave out what the roster, in file or log, has revoked. A seat that it merely
+    leaves out stays among ``identity_keys`` while the current epoch counts on its share.
     """
 
     seat: Index

@@ -1,12 +1,29 @@
 """Rosters that change while a ceremony runs, and what each says about seats, keys, identities and the log itself."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 import pytest
 
-from common.ids import Epoch, KeyId
+from common.ids import Epoch, Index, Instant, KeyId
+from common.secret import Secret
 from common.wire import codec
-from common.wire.messages import AuditKind, CeremonyRecord, HealRequest, KeyRecord, Phase, Ready
+from common.wire.messages import (
+    AuditKind,
+    CeremonyRecord,
+    Deal,
+    Erased,
+    HealRequest,
+    KeyRecord,
+    Phase,
+    PhaseVote,
+    Ready,
+    Verdict,
+)
+from signer_service.frost.group import Scalar, base_mul
+from signer_service.protocol.ceremony_state import HeldShare
+from signer_service.protocol.ceremony_view import signing_view
+from signer_service.protocol.fold_sender import keys_of
 from tests import playbook
 from tests.protocol.crash_world import again, beginning
 from tests.world import World
@@ -186,6 +203,69 @@ def test_a_leaver_whose_ready_was_never_seen_deals_in_the_next_ceremony() -> Non
     held = world.keys_at(seats=(2, 3, 6))
     assert held[2].public.group_key == beginning(3, 5).record.public_key
     playbook.every_subset_signs(held)
+
+
+def test_seats_that_leave_sign_until_the_new_committee_has_the_key() -> None:
+    # Two of the five stay, and three sign: without those that leave nobody could, from the roster file on.
+    world, _ = again(beginning(3, 5))
+
+    def peers() -> set[Index]:
+        state = world.seats[1].state
+        assert state is not None
+        return set(signing_view(state, Instant(world.now)).identity_keys)
+
+    world.give_roster(world.house.roster(2, (1, 2, 6), version=2, names={2: "new seat 2"}))
+    assert peers() == {1, 2, 3, 4, 5, 6}
+    state = world.seats[1].state
+    assert state is not None
+    assert signing_view(state, Instant(world.now)).identity_keys[Index(2)] == playbook.public("new seat 2")
+    world.lose_disk(2)
+    world.seats[2].name = "new seat 2"
+    world.start(2, 6)
+    world.run(lambda: world.agrees(2, (1, 6)) or world.agrees(2, (1, 2)), 60_000)
+    assert peers() == {1, 2, 6}
+
+
+def test_the_identity_key_of_a_seat_that_left_is_worth_nothing_but_to_say_that_it_erased() -> None:
+    world, _ = again(beginning(3, 5))
+    world.give_roster(world.house.roster(2, (1, 2, 3), version=2))
+    world.run(lambda: world.agrees(2, (1, 2, 3)))
+    world.run_for(2_500)
+    for index in (1, 2, 3):
+        world.ask_refresh(index)
+    world.run(lambda: (attempt := world.key().attempt) is not None and attempt.phase is Phase.DEAL)
+    attempt, state = world.key().attempt, world.seats[1].state
+    assert attempt is not None
+    assert state is not None
+    left, name = Index(5), attempt.open_id
+    said: tuple[CeremonyRecord, ...] = (
+        playbook.reshare_open(2, 1, 2),
+        playbook.announce(name, left, world.entropy),
+        Deal(name, (bytes(32),), b"", bytes(32), bytes(64), ()),
+        Verdict(name, ()),
+        PhaseVote(name, attempt.phase),
+        HealRequest(playbook.KEY, Epoch(2)),
+    )
+    assert [keys_of(state.log, left, each) for each in said] == [()] * len(said)
+    assert keys_of(state.log, left, Erased(playbook.KEY, Epoch(1))) == (playbook.public("seat 5"),)
+    assert left not in signing_view(state, Instant(world.now)).identity_keys
+
+
+def test_a_share_of_another_history_of_the_log_is_not_shown_and_its_seat_is_healed() -> None:
+    # The log was forked, both sides made an epoch, and the operator chose the other one, while seat 3 went on running.
+    world, _ = again(beginning(2, 3))
+    state = world.seats[3].state
+    assert state is not None
+    mine = state.of_key(playbook.KEY)
+    share = Scalar(7)
+    other = HeldShare(mine.held[0].epoch, Secret(share), bytes(base_mul(share)))
+    world.seats[3].state = replace(state, secrets={playbook.KEY: replace(mine, held=(other,))})
+    for index in world.seats:
+        world.ask_refresh(index)
+    world.run(lambda: world.agrees(2, (1, 2)))
+    world.run(lambda: world.agrees(3))
+    assert not world.blamed()
+    playbook.every_subset_signs(world.keys_at())
 
 
 def test_an_identity_that_the_roster_revoked_says_nothing_any_more() -> None:
