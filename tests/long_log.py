@@ -112,6 +112,9 @@ class FastCommittee:
         record = expected_record(self._log, self._attempt)
         assert record is not None
         self._say(min(self._mine), replace(record, signature=self._sign(key_record_message(record), record.public_key)))
+        for seat, part in parts.items():
+            assert part.ready is not None
+            self._say(seat, part.ready)
         commit = self._key.current
         assert commit is not None
         assert commit.epoch == before + 1

@@ -74,7 +74,10 @@ _KEY_RECORD = record(
 
 
 def _check_open(value: m.Open) -> None:
-    if (value.reason is m.OpenReason.REQUEST) != bool(value.evidence):
+    if value.reason is m.OpenReason.HEAL:
+        if len(value.evidence) != m.HEAL_EVIDENCE_BYTES:
+            refuse("an Open to heal names a seat and proves a share", "evidence")
+    elif (value.reason is m.OpenReason.REQUEST) != bool(value.evidence):
         refuse("a refresh request is the evidence of reason 'request', and of no other", "evidence")
 
 

@@ -402,11 +402,16 @@ class Phase(Enum):
     COMMIT = "commit"
 
 
+HEAL_EVIDENCE_BYTES: Final = 66
+"""A seat (u16 big-endian) and a proof (64)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Open:
     """I see the reason to open this ceremony. t equal ones (but for ``reason``, ``nonce``, ``evidence``) open it.
 
-    ``evidence`` is the MsgToSign with mode refresh as received, for ``OpenReason.REQUEST``; else empty.
+    ``evidence``: for ``OpenReason.REQUEST`` the MsgToSign with mode refresh as received; for ``HEAL`` the seat to heal
+    (those that name another are not equal) and a proof of the sender's current share; else empty.
     """
 
     key_id: KeyId

@@ -35,7 +35,6 @@ from common.wire.messages import (
     Erased,
     KeyRecord,
     Open,
-    OpenReason,
     PhaseVote,
     Ready,
     Roster,
@@ -58,7 +57,7 @@ from signer_service.audit.facts import (
 from signer_service.audit.recheck import Heard, Source
 from signer_service.audit.told import WORDS, what_it_was, who_did_not_deal
 from signer_service.protocol.findings import Finding
-from signer_service.protocol.fold import fold
+from signer_service.protocol.fold import equal_opens, fold
 from signer_service.protocol.log_state import Attempt, KeyLog, LogState, identities
 from signer_service.protocol.log_wire import LogTrust
 
@@ -89,7 +88,6 @@ class Auditor:
         self._records: dict[KeyId, KeyRecord] = {}
         self._ended: dict[KeyId, list[Ended]] = {}
         self._heard: dict[OpenId, Heard] = {}
-        self._known: set[OpenId] = set()
         self._remarks: list[Remark] = []
         self._counts: Counter[str] = Counter()
 
@@ -207,7 +205,9 @@ class Auditor:
             recheck.check_belief(record, None, self._source)
         except DoesNotHold:
             return
-        if record.open_id not in self._known and self._chain.at(record.log_offset) != record.log_hash:
+        under_way = (key.attempt.open_id for key in self._log.keys.values() if key.attempt is not None)
+        # Of one that is under way it is rather the log that was changed since: that has a name of its own.
+        if record.open_id not in under_way and self._chain.at(record.log_offset) != record.log_hash:
             raise DoesNotHold(
                 "key-record-foreign",
                 f"a key record of {record.key_id}, epoch {record.epoch}, stands for itself and was made on another "
@@ -254,13 +254,10 @@ class Auditor:
             self._chain.fork = None
 
     def _opened(self, was: KeyLog, attempt: Attempt, envelope: Envelope | None, record: CeremonyRecord | None) -> None:
-        self._known.add(attempt.open_id)
         self._heard[attempt.open_id] = Heard()
         if envelope is None or not isinstance(record, Open):
             raise DoesNotHold("open-id", "an attempt was opened by something else than an Open")
-        heals = record.reason is OpenReason.HEAL
-        opens = [each for each in was.opens if (each[1].reason is OpenReason.HEAL) == heals]
-        opens.append((Index(envelope.index), record))
+        opens = [*equal_opens(was, record), (Index(envelope.index), record)]
         self._heard[attempt.open_id].reasons = tuple(dict.fromkeys(said.reason.value for _, said in opens))
         recheck.check_opening(attempt.open_id, attempt.old.threshold, opens)
 

@@ -207,11 +207,13 @@ def _committed(
     soft = after.soft
     stood, attempt, commit = soft.heals.get(previous.key_id), previous.attempt, after.log.keys[previous.key_id].current
     if stood is not None and attempt is not None and commit is not None:
-        # It asks anew, but a refresh must not put it off each time. One that was to be healed now does wait again.
-        heals = {each: at for each, at in soft.heals.items() if each != previous.key_id}
-        if stood[0] != attempt.heal_seat and stood[0] not in commit.shares:
-            heals[previous.key_id] = (stood[0], NO_OFFSET, stood[2])
-        soft = replace(soft, heals=heals)
+        # They ask anew, but a refresh must not put them off each time. One that was to be healed now does wait again.
+        waited = {
+            seat: (NO_OFFSET, since)
+            for seat, (_, since) in stood.items()
+            if seat != attempt.heal_seat and seat not in commit.shares
+        }
+        soft = replace(soft, heals={**soft.heals, previous.key_id: waited})
     if soft.caught_up and previous.current is not None:
         drain = Draining(epoch_keys(before, previous.current), Instant(now + before.timing.drain_window_ms))
         soft = replace(soft, draining={**soft.draining, previous.key_id: drain})
@@ -290,7 +292,7 @@ def _clocks(state: CeremonyState, now: Instant) -> CeremonyState:
     since: dict[KeyId, Since] = {}
     ended: dict[KeyId, tuple[Epoch, int, Instant]] = {}
     current: dict[KeyId, tuple[Epoch, Instant]] = {}
-    heals = {}
+    heals: dict[KeyId, dict[Index, tuple[Offset, Instant | None]]] = {}
     for key_id, key in keys.items():
         if key.attempt is not None:
             since[key_id] = _since(state, key.attempt, now)
@@ -301,12 +303,8 @@ def _clocks(state: CeremonyState, now: Instant) -> CeremonyState:
         if key.current is not None:
             begun = soft.current_since.get(key_id)
             current[key_id] = begun if begun is not None and begun[0] == key.epoch else (key.epoch, now)
-        oldest = ceremony_opening.oldest_heal(key)
-        stood = soft.heals.get(key_id)
-        if oldest is not None:
-            same = stood is not None and stood[0] == oldest[0] and stood[1] in {oldest[1], NO_OFFSET}
-            heals[key_id] = (*oldest, stood[2] if same and stood is not None else now)
-        elif stood is not None and stood[1] == NO_OFFSET and now < current[key_id][1] + 2 * state.timing.resend_ms:
+        stood = _heals(state, key, now, current.get(key_id, (key.epoch, now))[1])
+        if stood:
             heals[key_id] = stood
     open_ids = {key.attempt.open_id for key in keys.values() if key.attempt is not None}
     after = replace(
@@ -320,6 +318,23 @@ def _clocks(state: CeremonyState, now: Instant) -> CeremonyState:
         draining={k: v for k, v in soft.draining.items() if v.until > now},
     )
     return state if after == soft else replace(state, soft=after)
+
+
+def _heals(
+    state: CeremonyState, key: KeyLog, now: Instant, begun: Instant
+) -> dict[Index, tuple[Offset, Instant | None]]:
+    """Requests to be healed, and since when each stands unopposed; after a commit, for a while, those not made anew."""
+    before = state.soft.heals.get(key.key_id, {})
+    stood: dict[Index, tuple[Offset, Instant | None]] = {}
+    for seat, offset in key.heals.items():
+        was = before.get(seat)
+        same = was is not None and was[0] in {offset, NO_OFFSET} and was[1] is not None
+        since = was[1] if same and was is not None else now
+        stood[seat] = (offset, None if ceremony_opening.opposed(state, key, seat) else since)
+    if now < begun + 2 * state.timing.resend_ms:
+        asked_before = {seat: each for seat, each in before.items() if each[0] == NO_OFFSET and seat not in stood}
+        return {**stood, **asked_before}
+    return stood
 
 
 def _since(state: CeremonyState, attempt: Attempt, now: Instant) -> Since:

@@ -12,14 +12,14 @@ from common.wire.messages import (
     CeremonyRecord,
     Erased,
     HealRequest,
-    OpenReason,
     Phase,
     PhaseVote,
 )
-from signer_service.protocol.ceremony_part import held_now
+from signer_service.protocol.ceremony_part import announce_is_seen, held_now
 from signer_service.protocol.ceremony_state import CeremonyState
 from signer_service.protocol.fold_closing import awaited
 from signer_service.protocol.fold_commit import expected_record
+from signer_service.protocol.heal_open import healed
 from signer_service.protocol.log_state import Attempt, KeyLog, identities, newest_committee
 from signer_service.protocol.machine import Outgoing, ToKeys, ToLog
 
@@ -58,7 +58,7 @@ def agenda(state: CeremonyState, now: Instant) -> Agenda:
     for key in state.log.keys.values():
         if key.key_id in state.opens:
             made = state.opens[key.key_id]
-            todo.owe(made, key.key_id, key.epoch, key.ended, made.reason is OpenReason.HEAL)
+            todo.owe(made, key.key_id, key.epoch, key.ended, healed(made))
         if key.attempt is not None:
             _attempt(state, key.attempt, todo)
         _after_commit(state, key, todo)
@@ -95,7 +95,7 @@ def _attempt(state: CeremonyState, attempt: Attempt, todo: Agenda) -> None:
     seat, part = state.seat, state.of_key(attempt.key_id).part
     if part is not None and part.open_id == attempt.open_id:
         mine: tuple[tuple[CeremonyRecord | None, frozenset[Phase], bool], ...] = (
-            (part.announce, frozenset({Phase.ANNOUNCE}), seat in attempt.announced or seat in attempt.void),
+            (part.announce, frozenset({Phase.ANNOUNCE}), announce_is_seen(attempt, seat, part.announce)),
             (part.deal, frozenset({Phase.DEAL}), seat in attempt.dealt),
             (part.verdict, frozenset({Phase.VERDICT}), seat in attempt.verdicts),
             (part.ready, frozenset({Phase.READY, Phase.COMMIT}), any(seat == each for each, _ in attempt.ready)),
@@ -140,7 +140,8 @@ def _after_commit(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
         return
     part = mine.part
     if part is not None and part.ready is not None and part.open_id == commit.record.open_id:
-        todo.owe(part.ready, part.open_id.hex())
+        # Once more if it stands there already: this time its envelope says that we saw the commit.
+        todo.owe(part.ready, part.open_id.hex(), seat in commit.ready)
     newest = identities(state.log.roster) if state.log.roster is not None else {}
     for past in key.past:
         held = past.holders.get(seat)

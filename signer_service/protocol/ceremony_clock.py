@@ -19,7 +19,7 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
         *soft.sent.values(),
         *(each.at for each in soft.since.values()),
         *(each[2] for each in soft.ended.values()),
-        *(each[2] for each in soft.heals.values()),
+        *(each[1] for stood in soft.heals.values() for each in stood.values() if each[1] is not None),
         *(each[1] for each in soft.published.values()),
         *(each[1] for each in soft.current_since.values()),
         *(each.until - state.timing.drain_window_ms for each in soft.draining.values()),
@@ -37,7 +37,10 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
             sent={tag: min(at, now) for tag, at in soft.sent.items()},
             since={k: replace(each, at=min(each.at, now), attested=attested[k]) for k, each in soft.since.items()},
             ended={k: (epoch, number, min(at, now)) for k, (epoch, number, at) in soft.ended.items()},
-            heals={k: (seat, offset, min(at, now)) for k, (seat, offset, at) in soft.heals.items()},
+            heals={
+                k: {seat: (offset, min(at, now) if at is not None else None) for seat, (offset, at) in stood.items()}
+                for k, stood in soft.heals.items()
+            },
             published={k: (epoch, min(at, now)) for k, (epoch, at) in soft.published.items()},
             current_since={k: (epoch, min(at, now)) for k, (epoch, at) in soft.current_since.items()},
             draining={k: replace(each, until=min(each.until, end)) for k, each in soft.draining.items()},

@@ -8,12 +8,14 @@ from functools import lru_cache
 from hashlib import sha256
 
 from common.errors import BadInput
-from common.ids import EdgeKeyId, Epoch, Index, Instant, KeyId, Offset
+from common.ids import EdgeKeyId, Epoch, Index, Instant, KeyId
 from common.wire.messages import MAX_DEADLINE_MS, Mode, MsgToSign, Open, OpenReason, RefusalCode, Roster
 from common.wire.signatures import check_request, edge_key_id
 from signer_service.protocol.ceremony_agenda import Agenda
+from signer_service.protocol.ceremony_part import held_now
 from signer_service.protocol.ceremony_state import CeremonyState
 from signer_service.protocol.fold import expected_open
+from signer_service.protocol.heal_open import evidence, healed
 from signer_service.protocol.log_state import KeyLog, dealing_committee, newest_committee
 from signer_service.protocol.log_wire import LogWire
 from signer_service.protocol.machine import Entropy
@@ -44,34 +46,42 @@ def _open(state: CeremonyState, key: KeyLog, todo: Agenda, entropy: Entropy) -> 
         return None
     if out_of_reach(state, key):
         return None
-    # One to heal and one for any other reason may stand beside each other: they are counted apart.
-    said = {each.reason is OpenReason.HEAL for seat, each in key.opens if seat == state.seat}
+    # One for each seat to heal and one for any other reason may stand beside each other: they are counted apart.
+    said = {healed(each) for seat, each in key.opens if seat == state.seat}
     kind, from_epoch, attempt, version = expected
     made = state.opens.get(key.key_id)
-    waits = made is not None and (made.reason is OpenReason.HEAL) not in said
+    waits = made is not None and healed(made) not in said and healed(made) in {None, *key.heals}
     if made is not None and waits and (made.kind, made.from_epoch, made.attempt, made.roster_version) == expected:
         return made
-    if said == {True, False}:
-        return None
     opened = state.opened.get(key.key_id)
     if opened is not None and not todo.due(opened + state.timing.min_interval_ms):
         return None
     reason = _reason(state, key, todo, said)
     if reason is None:
         return None
-    why, evidence = reason
-    return Open(key.key_id, kind, from_epoch, attempt, version, why, entropy(32), evidence)
+    if isinstance(reason, tuple):
+        return Open(key.key_id, kind, from_epoch, attempt, version, reason[0], entropy(32), reason[1])
+    held = held_now(key.current, state.seat, state.of_key(key.key_id)) if key.current is not None else None
+    if held is None:
+        return None
+    bare = Open(key.key_id, kind, from_epoch, attempt, version, OpenReason.HEAL, entropy(32), b"")
+    return replace(bare, evidence=evidence(bare, state.seat, reason, held, entropy))
 
 
-def _reason(state: CeremonyState, key: KeyLog, todo: Agenda, said: set[bool]) -> tuple[OpenReason, bytes] | None:
-    """Why this seat opens now, and the evidence; ``said`` tells of its Opens that stand (True: to heal)."""
+def _reason(
+    state: CeremonyState, key: KeyLog, todo: Agenda, said: set[Index | None]
+) -> tuple[OpenReason, bytes] | Index | None:
+    """Why this seat opens now, and the evidence, or whom to heal; ``said`` tells of its Opens that stand (None: for
+    another reason than to heal)."""
     if key.current is None and state.of_key(key.key_id).ever_held:
         return None  # The key exists: whatever the log says, this seat held a share of it.
     if key.ended and not todo.due(_ended_at(state, key, todo.now) + _back_off_ms(state, key.ended)):
         return None
-    if key.current is not None and True not in said and _heal_due(state, key, todo):
-        return OpenReason.HEAL, b""
-    if False in said:
+    heal = _heal_due(state, key, todo)
+    # After each failure the other way round: who is to be healed may be why it fails.
+    if heal is not None and heal not in said and (key.ended % 2 == 0 or None in said):
+        return heal
+    if None in said:
         return None
     if key.current is None:
         return (OpenReason.RETRY if key.ended else OpenReason.NO_KEY), b""
@@ -80,9 +90,9 @@ def _reason(state: CeremonyState, key: KeyLog, todo: Agenda, said: set[bool]) ->
     newest = newest_committee(state.log, key.key_id)
     if newest is not None and newest != key.current.committee:
         return OpenReason.ROSTER, b""
-    evidence = _request(state, key, todo.now)
-    if evidence:
-        return OpenReason.REQUEST, evidence
+    request = _request(state, key, todo.now)
+    if request:
+        return OpenReason.REQUEST, request
     if todo.due(next_due(state, key)):
         return OpenReason.SCHEDULE, b""
     return None
@@ -97,16 +107,31 @@ def _back_off_ms(state: CeremonyState, ended: int) -> int:
     return min(state.timing.patience_ms << min(ended - 1, 16), state.timing.patience_max_ms)
 
 
-def _heal_due(state: CeremonyState, key: KeyLog, todo: Agenda) -> bool:
-    """Whether the oldest HealRequest has stood for long enough, and the seat's own beats do not contradict it."""
-    asked = state.soft.heals.get(key.key_id)
-    if asked is None or not key.heals:
-        return False
-    seat, _, since = asked
+def _heal_due(state: CeremonyState, key: KeyLog, todo: Agenda) -> Index | None:
+    """The seat to heal now: its request has stood unopposed for long enough, and it can be proved that we hold a share.
+
+    Several are taken in turns, with each epoch and every other attempt: one bad seat among them, that asks first each
+    time or asks and goes silent, must not keep the others from being healed.
+    """
+    if key.current is None or held_now(key.current, state.seat, state.of_key(key.key_id)) is None:
+        return None
+    newest = newest_committee(state.log, key.key_id)
+    stood = state.soft.heals.get(key.key_id, {})
+    due = [
+        seat
+        for seat, offset in sorted(key.heals.items(), key=lambda each: each[1])
+        if newest is not None
+        and seat in newest.identities
+        and (since := stood.get(seat, (offset, None))[1]) is not None
+        and todo.due(since + state.timing.heal_delay_ms)
+    ]
+    return due[(key.epoch + key.ended // 2) % len(due)] if due else None
+
+
+def opposed(state: CeremonyState, key: KeyLog, seat: Index) -> bool:
+    """Whether the seat's own beats contradict a request to heal it: those of any process that speaks for it."""
     peer = state.soft.live.get(seat)
-    if peer is not None and peer.epochs.get(key.key_id) == key.epoch:
-        return False
-    return todo.due(since + state.timing.heal_delay_ms)
+    return peer is not None and key.epoch in {peer.epochs.get(key.key_id), peer.disputed.get(key.key_id)}
 
 
 def next_due(state: CeremonyState, key: KeyLog) -> Instant:
@@ -218,8 +243,3 @@ def refusal(state: CeremonyState, key_id: KeyId, now: Instant) -> RefusalCode | 
         return RefusalCode.QUORUM_LOST
     last = max(state.opened.get(key_id, 0), state.committed.get(key_id, 0))
     return RefusalCode.REFRESH_TOO_SOON if now < last + state.timing.min_interval_ms else None
-
-
-def oldest_heal(key: KeyLog) -> tuple[Index, Offset] | None:
-    """The HealRequest that stands longest: seat and offset."""
-    return min(((seat, at) for seat, at in key.heals.items()), key=lambda each: each[1], default=None)

@@ -54,9 +54,10 @@ def _finish(state: CeremonyState, key: KeyLog, mine: KeySecrets, notes: list[Not
         notes.append(Note("share-held", {"key_id": key.key_id, "epoch": part.staged.epoch}))
         others = (each for each in mine.held if each.epoch != part.staged.epoch)
         mine = replace(mine, held=(*others, part.staged), ever_held=True)
-    # The Ready stays until it is seen in the log: late ones count for erasing. One of a seat that has left never does.
+    # The Ready stays until it is seen in the log, late ones count for erasing, and until it was said once more after
+    # the commit: that vouches for the commit. One of a seat that has left never counts.
     newest = identities(state.log.roster) if state.log.roster is not None else {}
-    said = part.ready is None or state.seat in key.current.ready or state.seat not in newest
+    said = part.ready is None or state.seat in key.current.seen or state.seat not in newest
     kept = None if said else OwnPart(part.open_id, ready=part.ready)
     return replace(mine, part=kept)
 
@@ -106,11 +107,26 @@ def _take_part(
 
 
 def _may_announce(attempt: Attempt, seat: Index, mine: KeySecrets) -> bool:
-    if seat not in attempt.new.identities or seat in attempt.announced:
+    if seat not in attempt.new.identities or seat in attempt.void:
         return False
     if attempt.generate:
-        return not mine.ever_held
-    return mine.of_epoch(attempt.from_epoch) is not None or may_lack_share(attempt, seat)
+        return not mine.ever_held and seat not in attempt.announced
+    # Although somebody has announced in our name: the proof takes the seat back, and without one nobody gets it.
+    return _held(attempt, seat, mine) is not None or may_lack_share(attempt, seat)
+
+
+def _held(attempt: Attempt, seat: Index, mine: KeySecrets) -> HeldShare | None:
+    """The share that this seat deals. One of another history of the log proves nothing here, and is not dealt."""
+    held = mine.of_epoch(attempt.from_epoch)
+    return held if held is not None and held.verification_share == attempt.old_shares.get(seat) else None
+
+
+def announce_is_seen(attempt: Attempt, seat: Index, said: Announce | None) -> bool:
+    """Whether an Announce need not be sent again: it counts, or nothing more can come of it."""
+    announced = attempt.announced.get(seat)
+    if announced is None or said is None:
+        return seat in attempt.void
+    return attempt.generate or announced.digest == transcript.announce_digest(seat, said)
 
 
 def _counted(attempt: Attempt, seat: Index, part: OwnPart) -> bool:
@@ -123,9 +139,9 @@ def _counted(attempt: Attempt, seat: Index, part: OwnPart) -> bool:
 def _announce(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy) -> OwnPart:
     transport = Secret(_fresh_scalar(entropy))
     public = base_mul(transport.expose())
-    held = mine.of_epoch(attempt.from_epoch)
+    held = None if attempt.generate else _held(attempt, seat, mine)
     share_proof = b""
-    if not attempt.generate and held is not None:
+    if held is not None:
         context = transcript.held_share_proof(attempt.open_id, seat, public)
         share_proof = proofs.prove(held.share, Element(held.verification_share), context, entropy(64))
     proof = proofs.prove(transport, public, transcript.transport_proof(attempt.open_id, seat), entropy(64))
@@ -134,7 +150,7 @@ def _announce(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy)
 
 def _deal(attempt: Attempt, seat: Index, mine: KeySecrets, entropy: Entropy) -> Deal | None:
     """Polynomial and ephemeral scalar live in this call and nowhere else."""
-    held = mine.of_epoch(attempt.from_epoch)
+    held = _held(attempt, seat, mine)
     if attempt.generate:
         constant = Secret(_fresh_scalar(entropy))
     elif held is not None:

@@ -207,8 +207,8 @@ class Soft:
     since: Mapping[KeyId, Since] = field(default_factory=dict)
     ended: Mapping[KeyId, tuple[Epoch, int, Instant]] = field(default_factory=dict)
     """Last ended attempt of each key (epoch, number), and when this seat saw it end."""
-    heals: Mapping[KeyId, tuple[Index, Offset, Instant]] = field(default_factory=dict)
-    """The HealRequest that stands longest, and when this seat first saw it."""
+    heals: Mapping[KeyId, Mapping[Index, tuple[Offset, Instant | None]]] = field(default_factory=dict)
+    """HealRequests that stand, and since when nothing contradicts each (None: its own seat's beats do)."""
     asked: Mapping[KeyId, tuple[Epoch, bytes]] = field(default_factory=dict)
     """Refresh requests that were accepted, with the epoch they want to leave."""
     sent: Mapping[tuple[str, ...], Instant] = field(default_factory=dict)

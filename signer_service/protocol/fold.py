@@ -11,7 +11,7 @@ Rules, for each record:
    ceremony. Every other record is judged by the right roster: Deal, Verdict and Ready of recipients by the newest,
    what holders say (Open, PhaseVote, Deal, Erased) by that of the epoch they hold.
 3. ``Open``: t equal ones of different seats open an attempt. Only what the fold itself expects next can be equal; those
-   to heal are not equal to the others.
+   to heal a seat are equal to one another only, and count with a proof of the sender's current share (``heal_open``).
 4. ``Announce``, ``Deal``, ``Verdict`` of the open attempt: ``fold_phases``; ``Ready`` and ``PhaseVote``:
    ``fold_closing``.
 5. ``KeyRecord``, ``Erased``, ``HealRequest`` and late ``Ready``: ``fold_commit``.
@@ -30,7 +30,6 @@ from common.wire.messages import (
     HealRequest,
     KeyRecord,
     Open,
-    OpenReason,
     PhaseVote,
     Ready,
     Role,
@@ -43,6 +42,7 @@ from signer_service.protocol import fold_closing, fold_commit, fold_phases, tran
 from signer_service.protocol.findings import Folded, Said, fact, late
 from signer_service.protocol.fold_roster import take_roster
 from signer_service.protocol.fold_sender import attempt_of, check_history, keys_of
+from signer_service.protocol.heal_open import healed, is_proved
 from signer_service.protocol.log_state import (
     ENVELOPE_BYTES,
     HASH_PREFIX,
@@ -92,7 +92,9 @@ def fold(state: LogState, offset: Offset, raw: bytes, trust: LogTrust) -> Folded
     if offset - envelope.seen_offset > WINDOW:
         return Folded(state, (fact("stale-record", offset, seat=said.seat),))
     folded = _record(state, said, record)
-    return Folded(folded.state, alarm + folded.findings)
+    if alarm:
+        return Folded(folded.state, alarm + folded.findings)
+    return Folded(fold_commit.seen(folded.state, said.seat, envelope.seen_offset), folded.findings)
 
 
 # --- records ---------------------------------------------------------------------------------------------------------
@@ -122,12 +124,12 @@ def _open(state: LogState, said: Said, record: Open) -> Folded:
     expected = expected_open(state, record.key_id)
     if key is None or expected is None or _essence(record) != expected:
         return Folded(state, (fact("idle-open", said.offset, seat=said.seat),))
-    # Those to heal and the others are counted apart: together with one honest Open to heal, a bad seat's could open a
-    # ceremony that heals nobody, again and again.
-    heals = record.reason is OpenReason.HEAL
-    equal = tuple(each for each in key.opens if (each[1].reason is OpenReason.HEAL) == heals)
+    equal = equal_opens(key, record)
     if any(seat == said.seat for seat, _ in equal):
         return Folded(state)
+    heals = healed(record)
+    if heals is not None and not _may_heal(state, key, said, record, heals):
+        return Folded(state, (fact("idle-open", said.offset, seat=said.seat),))
     opens, equal = (*key.opens, (said.seat, record)), (*equal, (said.seat, record))
     old, new = dealing_committee(state, key.key_id), newest_committee(state, key.key_id)
     if old is None or new is None or len(equal) < old.threshold:
@@ -142,16 +144,39 @@ def _open(state: LogState, said: Said, record: Open) -> Folded:
         old=old,
         new=new,
         old_shares=key.current.shares if key.current is not None else {},
-        newcomers=_newcomers(key, new),
-        heal_seat=_heal_seat(key, new, equal),
+        newcomers=_newcomers(key, new, record.attempt) if heals is None else (),
+        heal_seat=heals or 0,
     )
     opened = fact("ceremony-opened", said.offset, key_id=key.key_id, kind=record.kind.value, attempt=record.attempt)
     return Folded(state.with_key(replace(key, opens=(), attempt=attempt)), (opened,))
 
 
-def _newcomers(key: KeyLog, new: Committee) -> tuple[Index, ...]:
+def equal_opens(key: KeyLog, record: Open) -> tuple[tuple[Index, Open], ...]:
+    """Those that wait and count together with ``record``: to heal the same seat, or for any other reasons.
+
+    Counted all together, one bad seat's and one honest Open to heal could open a ceremony that heals nobody, again and
+    again.
+    """
+    return tuple(each for each in key.opens if healed(each[1]) == healed(record))
+
+
+def _may_heal(state: LogState, key: KeyLog, said: Said, record: Open, seat: Index) -> bool:
+    """Whether an Open to heal ``seat`` counts: it has asked, and the sender holds a share of the current epoch."""
+    share = key.current.shares.get(said.seat) if key.current is not None else None
+    new = newest_committee(state, key.key_id)
+    if share is None or new is None or seat not in new.identities or seat not in key.heals:
+        return False
+    return is_proved(record, said.seat, seat, share)
+
+
+def _newcomers(key: KeyLog, new: Committee, attempt: int) -> tuple[Index, ...]:
+    """Seats with an identity that the current epoch does not know. Whoever announces first takes part; but after that
+    came to nothing each in its turn: one that announces and goes silent must not keep the others out for ever."""
     known = key.current.committee.identities if key.current is not None else {}
-    return tuple(seat for seat, identity in new.identities.items() if known.get(seat) != identity)
+    found = tuple(sorted(seat for seat, identity in new.identities.items() if known.get(seat) != identity))
+    if key.current is None or attempt == 1 or not found:
+        return found
+    return (found[attempt // 2 % len(found)],)
 
 
 def expected_open(state: LogState, key_id: KeyId) -> tuple[CeremonyKind, Epoch, int, int] | None:
@@ -171,18 +196,6 @@ def expected_open(state: LogState, key_id: KeyId) -> tuple[CeremonyKind, Epoch, 
 
 def _essence(record: Open) -> tuple[CeremonyKind, Epoch, int, int]:
     return record.kind, record.from_epoch, record.attempt, record.roster_version
-
-
-def _heal_seat(key: KeyLog, new: Committee, opens: tuple[tuple[Index, Open], ...]) -> int:
-    """The one seat that may take part although it lost its share: the one that asked first.
-
-    Only if each of the t Opens gives this reason: an honest seat gives it only when its own clock says that the request
-    has stood unopposed for long enough, and one of t is honest.
-    """
-    if any(said.reason is not OpenReason.HEAL for _, said in opens):
-        return 0
-    asked = [(offset, seat) for seat, offset in key.heals.items() if seat in new.identities]
-    return min(asked)[1] if asked else 0
 
 
 def _phase(

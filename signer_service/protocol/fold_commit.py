@@ -7,6 +7,7 @@ The fold builds every byte of that record itself but for the group signature: so
 from dataclasses import replace
 
 from common import ed25519
+from common.ids import Index, Offset
 from common.wire.messages import NO_SIGNATURE, Erased, HealRequest, KeyRecord, Ready, VerificationShare
 from common.wire.transcript import key_record_message
 from signer_service.protocol.findings import Finding, Said, blame, fact, late
@@ -90,9 +91,25 @@ def late_ready(state: LogState, said: Said, record: Ready) -> Outcome:
     return state.with_key(replace(key, current=replace(commit, ready=ready))), ()
 
 
+def seen(state: LogState, seat: Index, offset: Offset) -> LogState:
+    """Note of which commits ``seat`` has seen that they stand here: its envelope vouches for the log up to ``offset``."""
+    for key in state.keys.values():
+        commit = key.current
+        if commit is not None and offset >= commit.offset and seat in commit.ready and seat not in commit.seen:
+            told = tuple(sorted((*commit.seen, seat)))
+            state = state.with_key(replace(key, current=replace(commit, seen=told)))
+    return state
+
+
 def may_erase(commit: Commit) -> bool:
-    """Whether r seats have said Ready: until then everybody keeps the shares of the epoch before, sealed and unused."""
-    return len(commit.ready) >= commit.committee.erase_quorum
+    """Whether r seats have said Ready, and q of them that they saw the commit: until then everybody keeps the shares of
+    the epoch before, sealed and unused.
+
+    To be Ready is not enough. A broker could show the commit to some, and to the others votes that end the attempt
+    before it: those would erase the new shares, these the old, and neither be t.
+    """
+    committee = commit.committee
+    return len(commit.ready) >= committee.erase_quorum and len(commit.seen) >= committee.commit_quorum
 
 
 def erased(state: LogState, said: Said, record: Erased) -> Outcome:

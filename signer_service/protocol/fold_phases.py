@@ -46,14 +46,17 @@ def announce(attempt: Attempt, said: Said, record: Announce) -> Outcome:
         # It could not know: both announced at the same time. Its turn is the next ceremony.
         return attempt, (witnessed("announce-waits", said, "one seat without a share a ceremony, and another came"),)
     if before is not None:
-        if attempt.generate or not proved:
+        if attempt.generate or (before.proved and not proved):
             # A seat that lost its disk in between says another, and so does whoever has stolen no more than its name.
             return attempt, (witnessed("announce-again", said, "a second, different Announce"),)
-        if before.proved:
-            # Somebody else has this seat's identity and its share. Neither can be told from the other.
+        if before.proved == proved:
+            # Somebody else has this seat's identity, and all else that it could prove. Neither can be told from the
+            # other; and a seat that lost its disk in between could open nothing that is sealed to the first.
             rest = {seat: each for seat, each in attempt.announced.items() if seat != said.seat}
             voided = replace(attempt, announced=rest, void=(*attempt.void, said.seat))
-            return voided, (blame("announce-void", said, "two different Announces, both with a proof"),)
+            if proved:
+                return voided, (blame("announce-void", said, "two different Announces, both with a proof"),)
+            return voided, (witnessed("announce-void", said, "two different Announces, none with a proof"),)
     announced = {**attempt.announced, said.seat: Announced(record.transport_key, proved, digest)}
     return replace(attempt, announced=announced), ()
 

@@ -92,7 +92,7 @@ def _from_checkpoints(
         # Only who attests is known to hold a share: with fewer than r of them the shares of the epoch before stay.
         expected = replace(ready, share_proof=NO_SIGNATURE) if isinstance(ready, Ready) else None
         holders = tuple(sorted(Index(each.index) for each in attested))
-        keys[record.key_id] = KeyLog(record.key_id, Commit(record, said.offset, committee, expected, holders))
+        keys[record.key_id] = KeyLog(record.key_id, Commit(record, said.offset, committee, expected, holders, holders))
     return replace(state, keys=keys, forked=False), tuple(findings)
 
 

@@ -60,13 +60,17 @@ class Committee:
 
 @dataclass(frozen=True, slots=True)
 class Commit:
-    """An epoch that counts. ``expected`` is the Ready that its seats say (with no proof in it); late ones count."""
+    """An epoch that counts. ``expected`` is the Ready that its seats say (with no proof in it); late ones count.
+
+    ``seen``: of the seats that are Ready, those that have signed that they saw the commit here, too.
+    """
 
     record: KeyRecord
     offset: Offset
     committee: Committee
     expected: Ready | None
     ready: tuple[Index, ...]
+    seen: tuple[Index, ...] = ()
 
     @property
     def epoch(self) -> Epoch:

@@ -181,6 +181,8 @@ class Peer:
     draining: bool
     epochs: Mapping[str, int]
     """Epoch per key id of which it holds a share."""
+    disputed: Mapping[str, int] = field(default_factory=dict)
+    """The same, by the word of another process that speaks for this seat at the same time and began earlier."""
 
 
 @dataclass(frozen=True, slots=True)

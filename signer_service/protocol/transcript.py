@@ -35,6 +35,22 @@ def _context(record: bytes, attempt: OpenId, phase: Phase, sender: Index, *more:
     return encode(b"ceremony-proof", (record, attempt, phase.value.encode(), number(sender), *more))
 
 
+def heal_proof(said: Open, sender: Index, seat: Index) -> bytes:
+    """Context of the proof of the current share in an Open to heal ``seat``: no attempt is there yet that could bind
+    it, so key, kind, epoch, attempt, roster version and fresh randomness do."""
+    items = (
+        said.key_id.encode(),
+        said.kind.value.encode(),
+        number(said.from_epoch),
+        number(said.attempt),
+        number(said.roster_version),
+        said.nonce,
+        number(sender),
+        number(seat),
+    )
+    return encode(b"ceremony-proof", (b"open-heal", *items))
+
+
 def transport_proof(attempt: OpenId, sender: Index) -> bytes:
     """Context of the proof of x_j in an Announce."""
     return _context(b"announce-transport", attempt, Phase.ANNOUNCE, sender)

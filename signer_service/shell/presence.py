@@ -10,6 +10,7 @@ of everybody else, an outage of two seconds would have every request refused tha
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Final
 
 from common.ids import BootId, Index
 from common.wire.messages import Presence
@@ -21,6 +22,14 @@ class _Heard:
     boot_id: BootId
     beat: Presence
     at: float
+
+
+DISPUTE_MS: Final = 10_000
+"""A beat that is older than this is one of the past, shown again."""
+
+
+def _held(heard: _Heard) -> dict[str, int]:
+    return {key.key_id: key.epoch for key in heard.beat.keys if key.holds_share}
 
 
 class PeerWatch:
@@ -35,6 +44,7 @@ class PeerWatch:
         self._suspect_after = suspect_after_s
         self._own = own
         self._heard: dict[Index, _Heard] = {}
+        self._others: dict[Index, _Heard] = {}
         self._live: dict[Index, Peer] = {}
 
     def beat(self, seat: Index, boot_id: BootId, beat: Presence, now: float) -> bool:
@@ -45,6 +55,7 @@ class PeerWatch:
                 if beat.seq <= known.beat.seq:
                     return False
             elif beat.started_ms < known.beat.started_ms:
+                self._dispute(seat, boot_id, beat, now)
                 return False
         elif known is not None and boot_id == known.boot_id and beat.seq <= known.beat.seq:
             # However long it was silent: a beat that was heard before is no sign of life.
@@ -53,6 +64,15 @@ class PeerWatch:
             self._forgive(now - self._heard_until(now), now)
         self._heard[seat] = _Heard(boot_id, beat, now)
         return True
+
+    def _dispute(self, seat: Index, boot_id: BootId, beat: Presence, now: float) -> None:
+        """Two processes speak for one seat. The later start counts; but it may be somebody who stole no more than the
+        identity, so what the other says of its shares is kept beside it."""
+        other, own = self._others.get(seat), self._heard.get(self._own)
+        shown_again = other is not None and boot_id == other.boot_id and beat.seq <= other.beat.seq
+        old = own is not None and beat.sent_ms < own.beat.sent_ms - DISPUTE_MS
+        if not shown_again and not old:
+            self._others[seat] = _Heard(boot_id, beat, now)
 
     def _heard_until(self, now: float) -> float:
         """Up to when we could have heard somebody: now, unless our own beats do not come back."""
@@ -73,7 +93,10 @@ class PeerWatch:
                 index=seat,
                 boot_id=heard.boot_id,
                 draining=heard.beat.draining,
-                epochs={key.key_id: key.epoch for key in heard.beat.keys if key.holds_share},
+                epochs=_held(heard),
+                disputed=_held(other)
+                if (other := self._others.get(seat)) is not None and until - other.at < self._suspect_after
+                else {},
             )
             for seat, heard in self._heard.items()
             if until - heard.at < self._suspect_after

@@ -72,7 +72,8 @@ def test_what_an_audit_tells_of_an_epoch_is_what_its_records_say() -> None:
         assert {said.transcript_hash for said in ready} == {each.transcript_hash}
         assert each.written_ms == BEGIN_MS + 1_000 * each.committed
         dealt = {seat for seat, said in records if isinstance(said, Deal) and said.open_id == record.open_id}
-        assert set(each.qualified) == dealt
+        # A seat that leaves may deal too late: it is not waited for.
+        assert dealt & set(each.seats) <= set(each.qualified) <= dealt
         for seat, offset in each.erased.items():
             assert records[offset] == (seat, Erased(playbook.KEY, each.epoch))
 

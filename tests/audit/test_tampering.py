@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from common.ids import Epoch
+from common.ids import Epoch, Offset
 from common.wire import codec
 from common.wire.messages import Deal, Envelope, Erased, KeyRecord, Ready, Roster
 from signer_service.audit.facts import Problem, Report
+from signer_service.protocol.fold import fold
 from signer_service.protocol.log_state import LogState
 from tests import playbook
 from tests.audit.logs import audited, audited_records, logged, short_log
@@ -60,11 +61,13 @@ def test_a_flipped_byte_in_the_middle_of_a_log_is_found_by_the_next_seat_that_si
 
 @pytest.mark.parametrize("at", [0, 200, 525, -1])
 def test_a_changed_commit_is_found_by_the_erased_that_follow_it_though_nobody_may_say_them_now(at: int) -> None:
-    log = list(short_log())
-    place = next(n for n in range(len(log) - 1, 0, -1) if is_key_record(log[n]))
-    assert all(
-        isinstance(codec.decode_ceremony(codec.decode(raw, Envelope).payload), Erased) for raw in log[place + 1 :]
-    )
+    place = next(n for n in range(len(short_log()) - 1, 0, -1) if is_key_record(short_log()[n]))
+    log = list(short_log()[: place + 1])
+    state, trust = LogState(), playbook.House().trust
+    for raw in log:
+        state = fold(state, Offset(state.offset + 1), raw, trust).state
+    log += [playbook.say(seat, Erased(playbook.KEY, Epoch(1)), state) for seat in (1, 2, 3)]
+    assert audited(log).problem is None
     log[place] = flipped(log[place], at)
     found = problem(audited(log))
     assert (found.code, found.offset) == ("log-forked", place + 1)
@@ -173,6 +176,30 @@ def test_a_key_record_of_another_history_that_anybody_would_believe_is_found() -
     # Not signed by its group key, it is only rubbish.
     unsigned = replace(current.record, signature=bytes(64))
     assert audited((*short_log(), playbook.say(1, unsigned, LogState()))).problem is None
+
+
+def test_a_key_record_of_a_fork_that_began_within_its_ceremony_is_found() -> None:
+    # The Opens stand on both sides of the fork, and so the attempt has one name on both.
+    world = World(2, 3, seed=3)
+    world.start()
+    world.run(lambda: world.holds(1))
+    world.run_for(1_000)
+    for index in world.seats:
+        world.ask_refresh(index)
+    world.run(lambda: world.key().attempt is not None)
+    other = world.branch()
+    other.random.seed(99)
+    world.run(lambda: world.agrees(2))
+    other.run(lambda: other.agrees(2))
+    one, two = world.key().current, other.key().current
+    assert one is not None
+    assert two is not None
+    assert one.record.open_id == two.record.open_id
+    world.run_for(2_000)
+    assert audited(tuple(world.log)).problem is None
+    world.say(1, two.record)
+    found = problem(audited(tuple(world.log)))
+    assert (found.code, found.offset) == ("key-record-foreign", len(world.log) - 1)
 
 
 def test_the_first_thing_that_does_not_hold_is_the_one_that_is_named() -> None:

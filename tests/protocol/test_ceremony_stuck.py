@@ -243,7 +243,9 @@ def test_nothing_is_folded_once_the_log_was_lost() -> None:
 def test_one_bad_seat_can_neither_hinder_healing_nor_turn_it_into_a_storm(threshold: int, size: int) -> None:
     # Seat 1 always opens first, for no reason to heal, so that its Open and an honest one to heal would be t.
     world = with_key(threshold, size)
-    world.seats[1].tamper = lambda record, _: [] if isinstance(record, Open) else [record]
+    world.seats[1].tamper = lambda record, _: (
+        [] if isinstance(record, Open) and record.reason is not OpenReason.HEAL else [record]
+    )
 
     def race() -> None:
         key = world.key()

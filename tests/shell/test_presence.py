@@ -68,6 +68,35 @@ def test_an_old_beat_shown_again_is_ignored() -> None:
     assert watch.changed(9.0) == {}
 
 
+def test_what_a_seat_says_of_its_shares_is_kept_beside_what_a_later_start_says_in_its_name() -> None:
+    watch = PeerWatch(1.5, OWN)
+    watch.beat(OWN, BOOT, beat(1, started=10_000), 0.0)
+    watch.beat(SEAT, BOOT, beat(1, started=10_000), 0.0)
+    # Whoever has stolen the identity alone says that the share is lost, and began later: that counts.
+    watch.beat(SEAT, NEXT, beat(1, started=20_000, holds=False), 0.1)
+    watch.changed(0.1)
+    assert (watch.live()[SEAT].epochs, watch.live()[SEAT].disputed) == ({}, {})
+    assert not watch.beat(SEAT, BOOT, beat(2, started=10_000), 0.2)
+    watch.changed(0.2)
+    assert (watch.live()[SEAT].boot_id, watch.live()[SEAT].epochs) == (NEXT, {})
+    assert watch.live()[SEAT].disputed == {"default": 3}
+    # Shown again it is no word of anybody; and it ends like any other silence.
+    assert not watch.beat(SEAT, BOOT, beat(2, started=10_000), 1.0)
+    watch.beat(OWN, BOOT, beat(2, started=10_000), 2.0)
+    watch.beat(SEAT, NEXT, beat(2, started=20_000, holds=False), 2.0)
+    watch.changed(2.0)
+    assert watch.live()[SEAT].disputed == {}
+
+
+def test_a_beat_of_a_life_long_over_disputes_nothing() -> None:
+    watch = PeerWatch(1.5, OWN)
+    watch.beat(OWN, BOOT, beat(1, started=90_000), 0.0)
+    watch.beat(SEAT, NEXT, beat(1, started=90_000, holds=False), 0.0)
+    assert not watch.beat(SEAT, BOOT, beat(7, started=10_000), 0.1)
+    watch.changed(0.1)
+    assert watch.live()[SEAT].disputed == {}
+
+
 def test_a_seat_whose_clock_went_back_is_heard_again_once_its_last_life_is_overdue() -> None:
     watch = PeerWatch(1.5, OWN)
     watch.beat(SEAT, BOOT, beat(5, started=9000), 0.0)
