@@ -1,18 +1,18 @@
 """Whatever a system prints, shows or exports in a full run at its most talkative: no byte of a key is in it."""
 
+import asyncio
 import base64
 import gzip
 import hashlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 
 import httpx
 import pytest
 
+from tests.cli.running import cli
 from tests.observability.collector import running_collector
 from tests.system.running_demo import PLAIN, READY_WITHIN_S, RunningDemo, running_demo, wait_until
 from tests.system.secret_forms import forms, found_in, of_files, of_state
@@ -94,10 +94,10 @@ def _until_ready(demo: RunningDemo) -> dict[str, bytes]:
 
 
 def _use(demo: RunningDemo) -> bytes:
-    """Ask for everything that there is, rightly and wrongly. Returns what the admin pages show."""
+    """Ask for everything that there is, rightly and wrongly. Returns what the admin pages and the command line show."""
     with httpx.Client(base_url=demo.url, timeout=20) as http:
         signed = http.post("/v1/sign", json={"text": MESSAGE}).json()
-        http.post("/v1/sign/batch", json={"items": [{"text": MESSAGE + str(n)} for n in range(200)] + [{"data": "?"}]})
+        http.post("/v1/sign/batch", json={"items": [{"text": MESSAGE + str(n)} for n in range(64)] + [{"data": "?"}]})
         http.post("/v1/verify", json={"text": MESSAGE, "signature": signed["signature"]})
         http.post("/sign", data={"text": MESSAGE}, headers={"Accept": "text/plain"})
         for wrong in (b"", b"{", b'{"text": 1}', b'{"data": "!"}', b'{"text": "a", "key_id": "none"}', b"\xff" * 999):
@@ -106,19 +106,14 @@ def _use(demo: RunningDemo) -> bytes:
         http.post("/v1/keys/default/refresh")
         for path in ("/v1/keys", "/v1/cluster", "/.well-known/jwks.json", "/sign", "/docs", "/openapi.json", "/none"):
             http.get(path)
-    for command in (["sign"], ["status"]):
-        subprocess.run(
-            [sys.executable, "-m", "rest_api.cli", *command, "--url", demo.url],
-            input=MESSAGE.encode(),
-            capture_output=True,
-            timeout=60,
-            check=False,
-        )
+    commands = (("sign", "-"), ("status",))
+    told = [asyncio.run(cli(*command, "--url", demo.url, stdin=MESSAGE.encode())) for command in commands]
+    assert [done.code for done in told] == [0, 0], told
     assert PLAIN.post(f"http://127.0.0.1:{demo.port + 1}/v1/sign", json={"text": MESSAGE}).status_code == 200
     ports = [demo.admin_port + seat for seat in (1, 2, 3)] + [demo.admin_port + 100 + pod for pod in (0, 1)]
     pages = [PLAIN.get(f"http://127.0.0.1:{port}{path}").content for port in ports for path in ("/metrics", "/readyz")]
     assert all(pages)
-    return b"\n".join(pages)
+    return b"\n".join([*pages, *(done.out + done.err.encode() for done in told)])
 
 
 def _lose_a_signer(demo: RunningDemo) -> None:
