@@ -34,7 +34,7 @@ class Committee:
         return f"{self.threshold}-of-{self.signers}"
 
 
-QUICK = Lengths(compile_most=16, warm=2, alone=3, probe=2, full=8, half=8, batch=6)
+QUICK = Lengths(compile_most=12, warm=2, alone=3, probe=2, full=7, half=6, batch=5)
 FULL = Lengths(compile_most=40, warm=4, alone=8, probe=4, full=20, half=20, batch=12)
 
 MAIN = Committee(2, 3)
