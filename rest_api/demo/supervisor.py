@@ -112,7 +112,11 @@ async def _wait_until_signing(plan: Plan) -> None:
     nonce = b"signer-flow demo " + secrets.token_hex(8).encode()
     deadline = asyncio.get_running_loop().time() + READY_WITHIN_S
     wrong = ""
-    async with AsyncClient(plan.url, retry_for_s=0.0) as client, httpx.AsyncClient(base_url=plan.url) as probe:
+    async with (
+        AsyncClient(plan.url, retry_for_s=0.0) as client,
+        # As the client has it on loopback: no proxy of the environment, and no certificates read for nothing.
+        httpx.AsyncClient(base_url=plan.url, trust_env=False, verify=client.http["verify"]) as probe,
+    ):
         while asyncio.get_running_loop().time() < deadline:
             try:
                 # Asked for first: a request that comes too early is refused, and the pod warns of each that is.

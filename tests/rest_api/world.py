@@ -9,6 +9,7 @@ that a test can make a seat silent, slow, unwilling or a liar.
 import asyncio
 import contextlib
 import itertools
+import ssl
 import time
 import uuid
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -312,6 +313,10 @@ class Pod:
         return (await self.http.get("/readyz")).status_code == 200
 
 
+NO_TLS: Final = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+"""For clients that need none: they would read all certificates first."""
+
+
 @contextlib.asynccontextmanager
 async def running_pod(
     settings: Settings, *, wait: bool = True, port: int = 0, spans: Spans | None = None
@@ -340,7 +345,7 @@ async def running_pod(
             task.result()
         bound = server.servers[0].sockets[0].getsockname()[1]
         url = f"http://127.0.0.1:{bound}"
-        async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False) as http:
+        async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as http:
             pod = Pod(server, url, f"http://127.0.0.1:{app.state.admin_port}", http)
             if wait:
                 await until(lambda: not pod.gateway.readiness(), "the pod is ready")
