@@ -81,7 +81,7 @@ class Run:
         self.report: dict[str, Any] = {
             "version": 1,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "mode": "quick" if arguments.quick else "full",
+            "mode": "refreshes" if arguments.refreshes else "quick" if arguments.quick else "full",
             "machine": _machine(),
             "kafka": broker.about,
             "apis": arguments.apis,

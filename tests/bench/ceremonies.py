@@ -13,7 +13,7 @@ from typing import Any, Self
 from urllib.parse import urlsplit
 
 from rest_api.demo.plan import MIN_INTERVAL_MS
-from tests.bench import accounting, refresh_floor
+from tests.bench import accounting, refresh_floor, stats
 from tests.bench.dip import Dip, Span
 from tests.bench.measure import Measurement, Tools
 from tests.bench.plan import Committee
@@ -104,6 +104,7 @@ def summary(committee: Committee, found: list[Idle], costs_us: list[dict[str, fl
     t, n = committee.threshold, committee.signers
     cost_us = {name: round(median(each[name] for each in costs_us), 3) for name in costs_us[0]}
     floor_ms = refresh_floor.per_replica_ms(t, n, cost_us)
+    floors_ms = [refresh_floor.per_replica_ms(t, n, each) for each in costs_us]
     cpu_ms = median(each.cpu_ms for each in found) / n
     return {
         "refreshes": len(found),
@@ -113,6 +114,8 @@ def summary(committee: Committee, found: list[Idle], costs_us: list[dict[str, fl
         "cpu_ms_per_replica": round(cpu_ms, 2),
         "idle_cpu_ms_per_s": round(median(each.idle_cpu_ms_per_s for each in found) / n, 2),
         "floor_ms": round(floor_ms, 2),
+        "floor_spread": round(stats.spread(floors_ms), 3),
+        "noisy": stats.noisy(floors_ms),
         "ratio": round(cpu_ms / floor_ms, 2),
         "cost_us": cost_us,
         "counts": {step: counts.named() for step, counts in refresh_floor.steps(t, n).items()},

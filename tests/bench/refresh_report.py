@@ -104,6 +104,11 @@ def remarks(report: Report) -> list[str]:
     for row in report.get("refreshes", ()):
         if "error" in row:
             found.append(f"{row['name']}, refreshes: not measured: {row['error']}")
+        if (row.get("idle") or {}).get("noisy"):
+            moved = row["idle"]["floor_spread"]
+            found.append(
+                f"{row['name']}, refreshes: noisy: the floor moved by {moved:.0%} between them; do not compare"
+            )
         for phase in ("half", "full"):
             for reason, count in ((row.get(phase) or {}).get("failed") or {}).items():
                 found.append(f"{row['name']}, refreshes at {phase} load: {count} not signed: {reason}")

@@ -14,6 +14,7 @@ from tests.bench.plan import TARGETS, Row, largest_process
 
 Report = Mapping[str, Any]
 _NONE = "-"
+_MODES = {"quick": "quick run", "full": "full run", "refreshes": "a run of refreshes alone"}
 
 
 def _number(value: float | None, digits: int = 0) -> str:
@@ -123,14 +124,15 @@ def machine_line(report: Report) -> str:
     return (
         f"{machine['cores']} cores ({machine['cpu']}), {machine['memory_gib']} GiB, Linux {machine['kernel']}, "
         f"Python {machine['python']}; {kafka['what']} ({jvm}); {report['apis']} API pod(s); broker, load client and "
-        f"everything else on this one machine; {report['when'][:10]}, {report['mode']} run."
+        f"everything else on this one machine; {report['when'][:10]}, {_MODES[report['mode']]}."
     )
 
 
 def markdown(report: Report) -> str:
     """The page of the README: what was measured, as Markdown that needs no editing."""
-    head, body = _cells(report)
-    parts = [machine_line(report), "", *_markdown(head, body)]
+    parts = [machine_line(report)]
+    if systems(report):
+        parts += ["", *_markdown(*_cells(report))]
     replicas = _replicas(report)
     if replicas:
         parts += ["", "Signatures/s at saturation against the number of replicas, threshold 2:", ""]
@@ -152,8 +154,8 @@ def _markdown(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
 def show(report: Report, console: Console) -> None:
     """The same for a person at a terminal, with what is owed."""
     console.print(machine_line(report), soft_wrap=True)
-    head, body = _cells(report)
-    console.print(_table(head, body))
+    if systems(report):
+        console.print(_table(*_cells(report)))
     replicas = _replicas(report)
     if replicas:
         console.print(_table([name for name, _ in replicas], [[rate for _, rate in replicas]], "signatures/s"))

@@ -312,6 +312,12 @@ def test_the_reports_command_reads_what_the_run_wrote(tmp_path: Path) -> None:
     assert subprocess.run(command, cwd=root, capture_output=True, check=False, timeout=60).returncode != 0
 
 
+def test_a_run_of_refreshes_alone_has_no_empty_table() -> None:
+    text = report.markdown(_report(rows=[], baseline=None, mode="refreshes", refreshes=[]))
+    assert "a run of refreshes alone" in text
+    assert "|" not in text
+
+
 def test_every_column_is_as_wide_as_its_head() -> None:
     lines = report.markdown(_report(replicas=[_row("2-of-2"), _row("2-of-3")])).splitlines()
     tables = [

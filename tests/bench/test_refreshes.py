@@ -115,6 +115,9 @@ def test_cpu_of_a_refresh_is_the_median_per_replica_beside_the_floor() -> None:
     assert (told["wall_median_ms"], told["wall_worst_ms"]) == (200.0, 300.0)
     assert (told["cpu_ms_per_replica"], told["idle_cpu_ms_per_s"]) == (30.0, 20.0)
     assert (told["floor_ms"], told["ratio"]) == (6.0, 5.0)
+    assert (told["floor_spread"], told["noisy"]) == (4.25, True)
+    row = {"name": "2-of-3", "threshold": 2, "signers": 3, "idle": told}
+    assert "moved by 425%" in "".join(refresh_report.remarks({"refreshes": [row]}))
 
 
 def test_a_processs_cpu_clock_says_what_proc_says_and_one_that_is_gone_is_an_error() -> None:
