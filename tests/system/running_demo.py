@@ -19,7 +19,8 @@ import httpx
 from tests.ports import free_ports
 
 READY_WITHIN_S = 100.0
-STOP_WITHIN_S = 5.0
+STOP_WITHIN_S = 15.0
+"""It takes less than 5 s where the machine has nothing else to do."""
 WHOLE_WITHIN_S = 60.0
 HEARD_MS = 2_000
 PLAIN = httpx.Client(
