@@ -141,7 +141,7 @@ def _anchor(record: KeyRecord, trust: LogTrust) -> Anchor:
         from_epoch=Epoch(record.epoch - 1),
         number=1,
         opened=record.log_offset,
-        # Nobody's votes count: who might vote is not known. They are counted above.
+        # Of the votes of those who dealt none count: who they were is not known. They are counted above.
         old=Committee(record.threshold, {}),
         new=committee,
         old_shares={},

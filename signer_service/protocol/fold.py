@@ -9,7 +9,7 @@ Rules, for each record:
    before; if its running hash there is not ours, the log was forked.
 2. ``Roster``: the first of a higher version that the operator signed counts, whoever brought it, and ends every open
    ceremony. Every other record is judged by the right roster: Deal, Verdict and Ready of recipients by the newest,
-   what holders say (Open, PhaseVote, Deal, Erased) by that of the epoch they hold.
+   what holders say (Open, Deal, Erased) by that of the epoch they hold, PhaseVote by either.
 3. ``Open``: t equal ones of different seats open an attempt. Only what the fold itself expects next can be equal; those
    to heal a seat are equal to one another only, and count with a proof of the sender's current share (``heal_open``).
 4. ``Announce``, ``Deal``, ``Verdict`` of the open attempt: ``fold_phases``; ``Ready`` and ``PhaseVote``:

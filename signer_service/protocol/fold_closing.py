@@ -1,7 +1,8 @@
 """Where each of the five phases of an attempt closes, and what the attempt came to; Ready and votes.
 
-A phase closes at the offset where everybody expected has spoken, or where q seats' votes for it stand. What comes for a
-phase after its close counts no more.
+A phase closes at the offset where everybody expected has spoken, or where q seats' votes for it stand, of the committee
+that deals or of the one that receives: of the first there may be too few left, if dead machines are being replaced.
+What comes for a phase after its close counts no more.
 
 =========  =====================================  ====================================  ==============================
 phase      who is expected                        next                                  ends the attempt
@@ -70,7 +71,7 @@ def ready_fault(expected: Ready, shares: Mapping[Index, bytes], said: Said, reco
 
 def vote(attempt: Attempt, said: Said, record: PhaseVote) -> Outcome:
     """Take a vote to close the present phase. A key generation waits for every Announce: nothing is at stake yet."""
-    if record.phase is not attempt.phase or said.seat in attempt.votes or said.seat not in attempt.old.identities:
+    if record.phase is not attempt.phase or said.seat in attempt.votes or said.seat not in attempt.voters:
         return attempt, ()
     if attempt.generate and attempt.phase is Phase.ANNOUNCE:
         return attempt, ()
@@ -118,7 +119,9 @@ _NEXT = {
 
 
 def _is_over(attempt: Attempt) -> bool:
-    if len(attempt.votes) >= attempt.old.commit_quorum:
+    if any(
+        len(each.identities.keys() & set(attempt.votes)) >= each.commit_quorum for each in (attempt.old, attempt.new)
+    ):
         return True
     return attempt.phase is not Phase.COMMIT and not awaited(attempt)
 

@@ -92,7 +92,7 @@ def late_ready(state: LogState, said: Said, record: Ready) -> Outcome:
 
 
 def seen(state: LogState, seat: Index, offset: Offset) -> LogState:
-    """Note of which commits ``seat`` has seen that they stand here: its envelope vouches for the log up to ``offset``."""
+    """Note which commits ``seat`` has seen: its envelope vouches for the log up to ``offset``."""
     for key in state.keys.values():
         commit = key.current
         if commit is not None and offset >= commit.offset and seat in commit.ready and seat not in commit.seen:

@@ -1,7 +1,7 @@
 """Who may say what on the ceremony log, and whether the sender has seen the same log as we have.
 
-Each record is judged by the right roster: what holders say (Open, Deal, PhaseVote, Erased) by that of the epoch they
-hold, everything else by the newest.
+Each record is judged by the right roster: what holders say (Open, Deal, Erased) by that of the epoch they hold,
+a PhaseVote by either, everything else by the newest.
 """
 
 from dataclasses import replace
@@ -48,6 +48,8 @@ def keys_of(state: LogState, seat: Index, record: CeremonyRecord) -> tuple[bytes
         attempt = attempt_of(state, record)
         # Of an attempt that is over: whoever says it, it is late.
         found = [_of(attempt.old, seat) if attempt is not None else newest.get(seat)]
+        if isinstance(record, PhaseVote) and attempt is not None:
+            found.append(_of(attempt.new, seat))
     elif isinstance(record, KeyRecord):
         found = [newest.get(seat), _of(dealing_committee(state, record.key_id), seat)]
     else:

@@ -128,7 +128,7 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt at one ceremony. ``old`` deals and votes, ``new`` receives; in a key generation they are the same.
+    """One attempt at one ceremony. ``old`` deals, ``new`` receives, both vote; in a key generation they are the same.
 
     ``newcomers`` are seats whose identity the current epoch's roster does not have; ``heal_seat`` lost its share
     (0: none).
@@ -169,6 +169,11 @@ class Attempt:
     def recipients(self) -> tuple[Index, ...]:
         """Seats whose Announce counts, ascending."""
         return tuple(sorted(self.announced))
+
+    @property
+    def voters(self) -> frozenset[Index]:
+        """Seats whose votes count."""
+        return frozenset((*self.old.identities, *self.new.identities))
 
     @property
     def dealers_needed(self) -> int:

@@ -45,3 +45,17 @@ def test_a_newcomer_that_announces_and_does_nothing_else_keeps_no_other_from_joi
     world.run(lambda: world.agrees(2, (1, 2, 3, 5)))
     assert Index(4) not in world.keys_at()
     playbook.every_subset_signs(world.keys_at(seats=(1, 2, 3, 5)))
+
+
+def test_a_ceremony_that_replaces_dead_machines_ends_although_another_one_dies_in_it() -> None:
+    # 3-of-5, two dead and replaced. A vote takes four, and of those that held the key only three are left.
+    world, _ = again(beginning(3, 5))
+    world.lose_disk(4)
+    world.lose_disk(5)
+    world.give_roster(world.house.roster(3, (1, 2, 3, 6, 7), version=2))
+    world.start(6)
+    world.run(lambda: (attempt := world.key().attempt) is not None and 6 in attempt.announced)
+    world.lose_disk(6)
+    world.start(7)
+    world.run(lambda: world.agrees(2, (1, 2, 3, 7)))
+    playbook.every_subset_signs(world.keys_at(seats=(1, 2, 3, 7)))
