@@ -5,6 +5,11 @@
     kafka.py stop  [--name N] [--kill]      stop it by its process id
     kafka.py jars                           only fetch what it needs
 
+``--users FILE`` locks it: SASL on every listener (PLAIN and SCRAM-SHA-512), and nobody may do what no ACL allows. The
+file has one ``name=password`` a line; the first is the super user. ``--tls DIR`` adds a listener with mutual TLS at the
+next port: ``ca.pem`` signs clients, ``broker.pem`` is the broker's key (PKCS #8) with its certificate; a client is
+``User:`` and its common name.
+
 Needs ``java`` (17 or newer) and ``mvn``. Everything it writes is under ``.kafka/`` of the project: the jars, fetched
 once per version, and a folder per instance with configuration, log and data. Data are dropped at every start unless
 ``--keep`` is given. Exit codes: 0 done, 1 it could not (one line says why and what to do), 130 interrupted.
@@ -15,6 +20,7 @@ import ctypes
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -28,6 +34,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -91,31 +98,124 @@ def jars() -> Path:
     return folder
 
 
-def free_port() -> int:
-    """A port of loopback that is free, from below those that the system gives to connections in the meantime."""
+def free_port(count: int = 1) -> int:
+    """The first of some ports of loopback that are free, from below those that the system gives to connections."""
     for _ in range(200):
         port = 28_000 + secrets.randbelow(4_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind((HOST, port))
-            except OSError:
-                continue
+        if all(_is_free(port + more) for more in range(count)):
             return port
     raise Failed("no free port was found between 28000 and 32000")
 
 
-def serves(port: int) -> bool:
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+    return True
+
+
+@dataclass(frozen=True)
+class Lock:
+    """Who may log in: names with passwords, the first of which is the super user; and the folder for TLS."""
+
+    users: dict[str, str]
+    tls: Path | None = None
+
+    @property
+    def master(self) -> tuple[str, str]:
+        """Name and password of the super user."""
+        return next(iter(self.users.items()))
+
+    def properties(self, port: int) -> dict[str, str]:
+        """Lines of ``server.properties``, in place of the open ones of the template."""
+        name, password = self.master
+        everybody = " ".join(f'user_{user}="{secret}"' for user, secret in self.users.items())
+        plain = f'org.apache.kafka.common.security.plain.PlainLoginModule required username="{name}"'
+        scram = "org.apache.kafka.common.security.scram.ScramLoginModule required;"
+        listeners = f"CLIENT://{HOST}:{port}"
+        protocols = "CLIENT:SASL_PLAINTEXT,CONTROLLER:SASL_PLAINTEXT"
+        found = {
+            "inter.broker.listener.name": "CLIENT",
+            "sasl.enabled.mechanisms": "PLAIN,SCRAM-SHA-512",
+            "sasl.mechanism.inter.broker.protocol": "PLAIN",
+            "sasl.mechanism.controller.protocol": "PLAIN",
+            "listener.name.client.plain.sasl.jaas.config": f'{plain} password="{password}" {everybody};',
+            "listener.name.client.scram-sha-512.sasl.jaas.config": scram,
+            # The controller's port, too: whoever reached it without a login could make himself anybody's equal.
+            "listener.name.controller.sasl.enabled.mechanisms": "PLAIN",
+            "listener.name.controller.plain.sasl.jaas.config": (
+                f'{plain} password="{password}" user_{name}="{password}";'
+            ),
+            "authorizer.class.name": "org.apache.kafka.metadata.authorizer.StandardAuthorizer",
+            "super.users": f"User:{name}",
+            "allow.everyone.if.no.acl.found": "false",
+        }
+        if self.tls is not None:
+            listeners += f",TLS://{HOST}:{port + 1}"
+            protocols += ",TLS:SSL"
+            found |= {
+                "listener.name.tls.ssl.keystore.type": "PEM",
+                "listener.name.tls.ssl.keystore.location": str(self.tls / "broker.pem"),
+                "listener.name.tls.ssl.truststore.type": "PEM",
+                "listener.name.tls.ssl.truststore.location": str(self.tls / "ca.pem"),
+                "listener.name.tls.ssl.client.auth": "required",
+                "ssl.principal.mapping.rules": r"RULE:^.*CN=([a-zA-Z0-9._-]+).*$/$1/",
+            }
+        return found | {"advertised.listeners": listeners, "listener.security.protocol.map": protocols}
+
+    def scram(self) -> list[str]:
+        """Arguments that write the users into a new storage."""
+        made = (f"SCRAM-SHA-512=[name={user},password={secret}]" for user, secret in self.users.items())
+        return [word for user in made for word in ("--add-scram", user)]
+
+
+def read_users(path: Path) -> dict[str, str]:
+    """Read a file of ``name=password`` lines; what could mean something else to Kafka's own readers is refused."""
+    users: dict[str, str] = {}
+    for number, line in enumerate(path.read_text().splitlines(), start=1):
+        found = re.fullmatch(r"([A-Za-z0-9._-]+)=([A-Za-z0-9._-]+)", line.strip())
+        if found is None or found[1] in users:
+            raise Failed(f"line {number} of {path} is no new name=password of A-Z, a-z, 0-9, '.', '_' and '-'")
+        users[found[1]] = found[2]
+    if not users:
+        raise Failed(f"{path} names nobody")
+    return users
+
+
+def serves(port: int, login: tuple[str, str] | None = None) -> bool:
     """Whether a broker answers a metadata request and names itself (a listening socket alone proves nothing)."""
-    # Metadata v1, correlation id 1, client id "probe", an empty list of topics.
-    body = struct.pack(">hhih5si", 3, 1, 1, 5, b"probe", 0)
     try:
         with socket.create_connection((HOST, port), timeout=2) as conn:
-            conn.sendall(struct.pack(">i", len(body)) + body)
-            answer = conn.recv(65536)
+            if login is not None:
+                _ask(conn, 17, 1, struct.pack(">h5s", 5, b"PLAIN"))  # SaslHandshake
+                token = "\0{}\0{}".format(*login).encode()
+                if _ask(conn, 36, 0, struct.pack(f">i{len(token)}s", len(token), token))[:2] != b"\0\0":
+                    return False
+            # Metadata v1 with an empty list of topics: number of brokers; a fenced broker is not listed yet.
+            answer = _ask(conn, 3, 1, struct.pack(">i", 0))
     except OSError:
         return False
-    # size, correlation id, number of brokers: a fenced broker is not listed yet.
-    return len(answer) >= 12 and struct.unpack(">iii", answer[:12])[2] >= 1
+    return len(answer) >= 4 and struct.unpack(">i", answer[:4])[0] >= 1
+
+
+def _ask(conn: socket.socket, api: int, version: int, body: bytes) -> bytes:
+    """Send one request of Kafka's protocol, as client "probe", and return what follows the answer's correlation id."""
+    request = struct.pack(">hhih5s", api, version, 1, 5, b"probe") + body
+    conn.sendall(struct.pack(">i", len(request)) + request)
+    size = struct.unpack(">i", _exactly(conn, 4))[0]
+    return _exactly(conn, size)[4:]
+
+
+def _exactly(conn: socket.socket, size: int) -> bytes:
+    answer = b""
+    while len(answer) < size:
+        more = conn.recv(size - len(answer))
+        if not more:
+            raise ConnectionError
+        answer += more
+    return answer
 
 
 class Instance:
@@ -136,7 +236,9 @@ class Instance:
             return None
         return pid if str(self.config).encode() in command else None
 
-    def start(self, port: int, keep: bool, bench: bool, die_with_us: bool) -> tuple[subprocess.Popen[bytes], int]:
+    def start(
+        self, port: int, keep: bool, bench: bool, die_with_us: bool, lock: Lock | None = None
+    ) -> tuple[subprocess.Popen[bytes], int]:
         """Start the broker and wait until it serves. Returns its process and its port."""
         if self.pid() is not None:
             raise Failed(
@@ -144,7 +246,7 @@ class Instance:
             )
         java = tool("java", "default-jre-headless")
         classpath = f"{jars()}/*"
-        port = port or free_port()
+        port = port or free_port(2 if lock is not None and lock.tls is not None else 1)
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -156,7 +258,9 @@ class Instance:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self.folder / "data"
         template = string.Template((HERE / "server.properties.template").read_text())
-        self.config.write_text(template.substitute(port=port, controller_port=free_port(), data=data))
+        text = template.substitute(port=port, controller_port=free_port(), data=data)
+        self.config.touch(mode=0o600)
+        self.config.write_text(text if lock is None else _locked(text, lock.properties(port)))
         base = [
             java,
             *(BENCH_JVM if bench else QUICK_JVM),
@@ -166,7 +270,7 @@ class Instance:
             classpath,
         ]
         if not data.is_dir():
-            self._format(base, data)
+            self._format(base, data, lock)
         with (self.folder / "console.log").open("ab") as console:
             process = subprocess.Popen(
                 [*base, "kafka.Kafka", str(self.config)],
@@ -181,7 +285,7 @@ class Instance:
         self.pid_file.write_text(str(process.pid))
         end = time.monotonic() + START_S
         try:
-            while not serves(port):
+            while not serves(port, lock.master if lock else None):
                 if process.poll() is not None:
                     raise Failed(f"the broker ended at its start; see {self.log} and {self.folder / 'console.log'}")
                 if time.monotonic() > end:
@@ -192,31 +296,35 @@ class Instance:
             raise
         return process, port
 
-    def _format(self, base: list[str], data: Path) -> None:
+    def _format(self, base: list[str], data: Path, users: Lock | None) -> None:
         """Make the storage of a new broker.
 
         What the tool writes depends on the version and the template alone, and it is a JVM's start, a third of ours: so
         it is kept, and copied for the next instance, which then has the same cluster id on storage of its own.
         """
+        if users is not None:  # they are written into it
+            self._format_anew(base, users.scram())
+            return
         template = (HERE / "server.properties.template").read_bytes()
         kept = HOME / f"formatted-{hashlib.sha256(jars().name.encode() + template).hexdigest()[:12]}"
         with lock(HOME / "formatted.lock"):
             if kept.is_dir():
                 shutil.copytree(kept, data)
                 return
-            cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
-            # "--cluster-id=ID": an id may begin with a dash, and would be read as an option.
-            arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self.config)]
-            command = [*base, "kafka.tools.StorageTool", *arguments]
-            done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
-            if done.returncode != 0:
-                raise Failed(
-                    f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}"
-                )
+            self._format_anew(base, [])
             part = HOME / f"{kept.name}.part"
             shutil.rmtree(part, ignore_errors=True)
             shutil.copytree(data, part)
             part.rename(kept)
+
+    def _format_anew(self, base: list[str], more: list[str]) -> None:
+        cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
+        # "--cluster-id=ID": an id may begin with a dash, and would be read as an option.
+        arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self.config), *more]
+        command = [*base, "kafka.tools.StorageTool", *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+        if done.returncode != 0:
+            raise Failed(f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
 
     def stop(self, kill: bool = False) -> bool:
         """End the broker; False if none runs. In order within 30 s, by force after that (or at once with ``kill``)."""
@@ -250,9 +358,29 @@ class Instance:
         return state != "Z"
 
 
+def _locked(open_text: str, properties: dict[str, str]) -> str:
+    """The template's text with these properties, each in place of the line that has it."""
+    controller = re.search(r"CONTROLLER://\S+$", open_text, re.MULTILINE)
+    assert controller is not None, "the template has a controller's listener"  # noqa: S101
+    properties = {"listeners": f"{properties['advertised.listeners']},{controller[0]}", **properties}
+    kept = [line for line in open_text.splitlines() if line.partition("=")[0] not in properties]
+    return "\n".join([*kept, *(f"{name}={value}" for name, value in properties.items()), ""])
+
+
 def _die_with_parent() -> None:
     """Linux: the broker gets SIGTERM if this process is killed, so that none is left behind."""
     ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
+def lock_of(args: argparse.Namespace) -> Lock | None:
+    """What the command line says of who may log in."""
+    if args.users is None:
+        if args.tls is not None:
+            raise Failed("--tls goes with --users: without rules of who may do what, a certificate is worth nothing")
+        return None
+    if args.keep:
+        raise Failed("--users are written into new data: it does not go with --keep")
+    return Lock(read_users(args.users), None if args.tls is None else args.tls.resolve())
 
 
 def run(instance: Instance, args: argparse.Namespace) -> int:
@@ -265,7 +393,7 @@ def run(instance: Instance, args: argparse.Namespace) -> int:
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
     try:
-        process, port = instance.start(args.port, args.keep, args.bench, die_with_us=True)
+        process, port = instance.start(args.port, args.keep, args.bench, True, lock_of(args))
         print(f"ready: Apache Kafka on {HOST}:{port} (log: {instance.log}); Ctrl-C stops it", flush=True)
         code = process.wait()
         raise Failed(f"the broker ended by itself with code {code}; see {instance.log}")
@@ -285,6 +413,8 @@ def main() -> int:
         command.add_argument("--port", type=int, default=port, help="0 takes a free one (default: %(default)s)")
         command.add_argument("--keep", action="store_true", help="keep the data of the last run")
         command.add_argument("--bench", action="store_true", help="G1, 1 GiB and full compilation, for measurements")
+        command.add_argument("--users", type=Path, help="lock it: a file of name=password, the first may do everything")
+        command.add_argument("--tls", type=Path, help="mutual TLS at the next port: a folder with ca.pem, broker.pem")
         command.add_argument("--name", default="default", help="several may run side by side")
     stop = commands.add_parser("stop")
     stop.add_argument("--kill", action="store_true", help="SIGKILL: as a crash")
@@ -299,7 +429,7 @@ def main() -> int:
         if args.command == "run":
             return run(instance, args)
         if args.command == "start":
-            _, port = instance.start(args.port, args.keep, args.bench, die_with_us=False)
+            _, port = instance.start(args.port, args.keep, args.bench, False, lock_of(args))
             print(f"{HOST}:{port}")
             return 0
         print("stopped" if instance.stop(args.kill) else "not running", file=sys.stderr)

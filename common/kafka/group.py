@@ -11,10 +11,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
 
 from common.kafka import options
-from common.kafka.owner import Owner
+from common.kafka.owner import DENIED, Owner
 from common.kafka.port import GroupListener, KafkaSettings, Record
 from common.kafka.state import Witness
 
@@ -41,6 +41,7 @@ class RealGroup(Owner):
         self._listener = listener
         self._grace_s = grace_s
         self._told: frozenset[int] = frozenset()  # as the listener knows it; event loop only
+        self._kept_out = False  # event loop only, too
         self._stores: dict[int, int] = {}  # not yet handed to librdkafka
         self._stores_lock = threading.Lock()
         # The owner thread's own.
@@ -64,6 +65,9 @@ class RealGroup(Owner):
 
     def assigned(self) -> frozenset[int]:
         return self._told
+
+    def kept_out(self) -> bool:
+        return self._kept_out
 
     # The owner thread.
 
@@ -91,7 +95,13 @@ class RealGroup(Owner):
         # belong to its next owner.
         return [record for record in records if record.partition in self._held and record.partition not in self._left]
 
+    def failed(self, message: Message, error: KafkaError) -> None:
+        super().failed(message, error)
+        if error.code() in DENIED:
+            self.connection.post(self._tell_kept_out, True)
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
+        self.connection.post(self._tell_kept_out, False)
         self.consumer.incremental_assign(partitions)
         numbers = frozenset(partition.partition for partition in partitions)
         self._held |= numbers
@@ -190,6 +200,9 @@ class RealGroup(Owner):
         return TopicPartition(self._topic, number) if offset is None else TopicPartition(self._topic, number, offset)
 
     # Back on the event loop.
+
+    def _tell_kept_out(self, kept_out: bool) -> None:
+        self._kept_out = kept_out
 
     def _tell_assigned(self, numbers: frozenset[int]) -> None:
         self._told |= numbers

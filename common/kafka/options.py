@@ -6,7 +6,7 @@ Pure functions from our settings to option dictionaries; no client library here.
 from enum import Enum
 
 from common.kafka.port import KafkaSettings, OnLost
-from common.wire.topics import MAX_RECORD_BYTES, signer_group
+from common.wire.topics import MAX_RECORD_BYTES, signer_group, tail_group
 
 Option = str | int | float | bool
 Options = dict[str, Option]
@@ -60,7 +60,7 @@ def producer(settings: KafkaSettings) -> Options:
 def tail(settings: KafkaSettings, on_lost: OnLost) -> Options:
     """A reader by explicit assignment. The group id is only there because a Consumer cannot be made without one."""
     return _consumer(settings, Role.TAIL) | {
-        "group.id": f"{signer_group(settings.topic_prefix)}-tail",
+        "group.id": tail_group(settings.topic_prefix),
         "enable.auto.commit": False,
         "auto.offset.reset": on_lost.value,
         # Apache answers at the first byte, so that this only says how often an idle reader asks again.

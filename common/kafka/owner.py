@@ -56,6 +56,13 @@ TRANSIENT = {
 }
 """Errors that pass by themselves: a topic that was made a moment ago, a broker that is starting or moving."""
 
+DENIED = {
+    KafkaError.TOPIC_AUTHORIZATION_FAILED: "topic",
+    KafkaError.GROUP_AUTHORIZATION_FAILED: "group",
+    KafkaError.CLUSTER_AUTHORIZATION_FAILED: "cluster",
+}
+"""The broker knows us, and has no rule that allows it: to what kind of thing."""
+
 TOPIC_MISSING = {KafkaError.UNKNOWN_TOPIC_OR_PART, KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION}
 
 
@@ -180,6 +187,10 @@ class Owner:
 
     def failed(self, message: Message, error: KafkaError) -> None:
         """An error came in place of a record."""
+        if (kind := DENIED.get(error.code())) is not None:
+            name = message.topic() if kind == "topic" else self._config["group.id"]
+            self.connection.trouble.denied(f"{kind} {name}")
+            return
         self.connection.trouble.log(logging.WARNING, "%s: %s: %s", self.witness.name, error.name(), error.str())
 
     def close_client(self) -> None:

@@ -16,9 +16,13 @@ from types import MappingProxyType
 from typing import Protocol
 
 from common.errors import BadInput
+from common.wire.access import Acl
 from common.wire.topics import TopicSpec
 
 Headers = tuple[tuple[str, bytes], ...]
+
+COMMAND_LINE = "--"
+"""``KafkaSettings.variables`` of a command: what it was told stands in its arguments."""
 
 _SECURITY_OPTION = re.compile(r"security\.protocol|(sasl|ssl|enable\.sasl|enable\.ssl|https\.ca)\.[a-z0-9.]+")
 
@@ -157,14 +161,21 @@ class KafkaSettings:
     """librdkafka options for SASL and TLS, as they are called there (``security.protocol``, ``sasl.*``, ``ssl.*``).
     Kept out of ``repr``: passwords are among them."""
     variables: str = ""
-    """What stands before ``KAFKA_BOOTSTRAP`` and ``KAFKA_SECURITY_FILE`` in this process's environment: a line about
-    either names the variable to correct."""
+    """What stands before ``KAFKA_BOOTSTRAP`` and ``KAFKA_SECURITY_FILE`` in this process's environment, or
+    ``COMMAND_LINE``: a line about either names what is to be corrected."""
 
     def __post_init__(self) -> None:
         for name in self.security:
             # Anything else would undo a setting that a promise rests on (acks, idempotence, offset reset).
             if _SECURITY_OPTION.fullmatch(name) is None:
                 raise BadInput("kafka-security-option", f"{name} is not an option for SASL or TLS", "security")
+
+    @property
+    def told_by(self) -> tuple[str, str]:
+        """What names the broker, and what the file of security options, as whoever corrects them calls it."""
+        if self.variables == COMMAND_LINE:
+            return "--kafka", "--kafka-security-file"
+        return f"{self.variables}KAFKA_BOOTSTRAP", f"{self.variables}KAFKA_SECURITY_FILE"
 
 
 class Producer(Protocol):
@@ -284,6 +295,9 @@ class GroupConsumer(Protocol):
     def assigned(self) -> frozenset[int]:
         """The partitions that are ours, as last told to the listener."""
 
+    def kept_out(self) -> bool:
+        """Whether the broker, when it spoke last, did not allow us to be a member or to read the topic."""
+
     async def close(self) -> None:
         """Revoke (with its grace), commit, leave the group, on the owner thread. Bounded; may be repeated."""
 
@@ -320,6 +334,20 @@ class Admin(Protocol):
             BadInput: ``topic-prefix``: we have no prefix, or a name is outside of it. Whoever shares a cluster under a
                 prefix may clean up after himself; nobody deletes the topics of a production system by this.
             Unavailable: ``broker-unreachable``, or ``not-authorized``.
+        """
+
+    async def acls(self) -> frozenset[Acl]:
+        """Every rule on topics and groups that the broker has, of whatever system.
+
+        Raises:
+            Unavailable: ``broker-unreachable``, ``not-authorized``, or ``no-authorizer``: it lets everybody do all.
+        """
+
+    async def allow(self, rules: Sequence[Acl]) -> None:
+        """Add rules; return when the broker says that it has them.
+
+        Raises:
+            Unavailable: as ``acls``.
         """
 
     async def close(self) -> None:

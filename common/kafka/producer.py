@@ -16,8 +16,10 @@ from confluent_kafka import Producer as Client
 
 from common.errors import BadInput, Bug, Unavailable
 from common.kafka import options
+from common.kafka.owner import DENIED
 from common.kafka.port import Delivery, KafkaSettings, OnDelivery
 from common.kafka.state import Witness
+from common.kafka.trouble import not_allowed
 from common.wire.topics import MAX_RECORD_BYTES
 
 CLOSE_S = 5.0
@@ -85,7 +87,7 @@ class RealProducer:
         except BufferError as full:
             raise Unavailable("producer-full", "too many records wait for the broker", 1.0) from full
         except KafkaException as refused:
-            raise _as_ours(refused.args[0], topic) from refused
+            raise self._as_ours(refused.args[0], topic) from refused
         self._outstanding += 1
         self._idle.clear()
 
@@ -121,7 +123,7 @@ class RealProducer:
                 try:
                     client.poll(_POLL_S)
                 except KafkaException as error:  # fatal; on with it, so that whoever waits for an outcome gets one
-                    self._witness.fatal(f"{error.args[0].name()}: {error.args[0].str()}")
+                    self._fatal(error.args[0])
                     self._stop.wait(_POLL_S)
                 self._hand_over()
             # Whoever waits for an outcome gets one: "purged" is an error like another.
@@ -143,6 +145,8 @@ class RealProducer:
     def _delivered(self, error: KafkaError | None, message: Message, on_delivery: OnDelivery | None = None) -> None:
         if error is None:
             self._witness.seen_up()
+        elif error.code() in DENIED:
+            self._denied(error.code(), message.topic() or "")
         outcome = Delivery(
             topic=message.topic() or "",
             partition=-1 if (partition := message.partition()) is None else partition,
@@ -158,11 +162,18 @@ class RealProducer:
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal():
-            self._witness.fatal(f"{error.name()}: {error.str()}")
+            self._fatal(error)
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self._witness.seen_down()
         else:
             self._witness.failed(error.name(), error.str())
+
+    def _fatal(self, error: KafkaError) -> None:
+        if error.code() in DENIED:
+            # An idempotent producer is told so at its first contact (KIP-679), and never asks again.
+            self._witness.fatal(f"{not_allowed('to write to any topic', self._settings)} ({error.name()})")
+        else:
+            self._witness.fatal(f"{error.name()}: {error.str()}")
 
     # Back on the event loop.
 
@@ -182,13 +193,20 @@ class RealProducer:
         self._ended.set()
         self._witness.closed()
 
+    def _as_ours(self, error: KafkaError, topic: str) -> BadInput | Unavailable:
+        detail = f"{error.name()}: {error.str()}"
+        if error.fatal() or error.code() == KafkaError._FATAL:
+            return Unavailable("producer-fatal", detail)
+        if error.code() in _NO_SUCH_TOPIC:
+            return Unavailable("topic-missing", f"{topic}: {detail}")
+        if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return BadInput("record-too-large", detail)
+        if error.code() in DENIED:
+            self._denied(error.code(), topic)
+            return Unavailable("not-authorized", f"{not_allowed(f'topic {topic}', self._settings)} ({error.name()})")
+        return Unavailable("producer-refused", detail)
 
-def _as_ours(error: KafkaError, topic: str) -> BadInput | Unavailable:
-    detail = f"{error.name()}: {error.str()}"
-    if error.fatal() or error.code() == KafkaError._FATAL:
-        return Unavailable("producer-fatal", detail)
-    if error.code() in _NO_SUCH_TOPIC:
-        return Unavailable("topic-missing", f"{topic}: {detail}")
-    if error.code() == KafkaError.MSG_SIZE_TOO_LARGE:
-        return BadInput("record-too-large", detail)
-    return Unavailable("producer-refused", detail)
+    def _denied(self, code: int, topic: str) -> None:
+        self._witness.connection.trouble.denied(
+            f"topic {topic}" if DENIED[code] == "topic" else "to write to any topic"
+        )

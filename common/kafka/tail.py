@@ -14,9 +14,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 
 from common.errors import BadInput, Unavailable
 from common.kafka import options
-from common.kafka.owner import TOPIC_MISSING, TRANSIENT, Owner
+from common.kafka.owner import DENIED, TOPIC_MISSING, TRANSIENT, Owner
 from common.kafka.port import At, Deliver, KafkaSettings, OnLost, Position, Start, Watermarks
 from common.kafka.state import Witness
+from common.kafka.trouble import not_allowed
 
 START_S = 30.0
 MISSING_S = 10.0
@@ -40,6 +41,7 @@ class RealTail(Owner):
         on_reset_error: Callable[[str, str], None] | None,
     ) -> None:
         super().__init__(witness, options.tail(settings, on_lost), deliver, CLOSE_S)
+        self._settings = settings
         self._positions = dict(positions)
         self._on_reset_error = on_reset_error
         # Written by the owner thread before start() returns, only read after.
@@ -63,7 +65,7 @@ class RealTail(Owner):
                 # A client that lost its broker knows no partition either.
                 bound = START_S if code in TRANSIENT else MISSING_S if code in TOPIC_MISSING else 0.0
                 if time.monotonic() - began > bound:
-                    raise _as_ours(error.args[0], topic) from error
+                    raise self._as_ours(error.args[0], topic) from error
             await asyncio.sleep(_PAUSE_S)
 
     # The owner thread.
@@ -90,7 +92,7 @@ class RealTail(Owner):
                     self._end[topic, partition] = marks.high
                     assignment.append(TopicPartition(topic, partition, begin))
             except KafkaException as error:
-                raise _as_ours(error.args[0], topic) from error
+                raise self._as_ours(error.args[0], topic) from error
         self.consumer.assign(assignment)
 
     def failed(self, message: Message, error: KafkaError) -> None:
@@ -114,7 +116,8 @@ class RealTail(Owner):
         low, high = self.consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout_s)
         return Watermarks(low, high)
 
-
-def _as_ours(error: KafkaError, topic: str) -> Unavailable:
-    detail = f"{topic}: {error.name()}: {error.str()}"
-    return Unavailable("topic-missing" if error.code() in TOPIC_MISSING else "broker-unreachable", detail)
+    def _as_ours(self, error: KafkaError, topic: str) -> Unavailable:
+        detail = f"{topic}: {error.name()}: {error.str()}"
+        if error.code() in DENIED:
+            return Unavailable("not-authorized", f"{not_allowed(f'topic {topic}', self._settings)} ({error.name()})")
+        return Unavailable("topic-missing" if error.code() in TOPIC_MISSING else "broker-unreachable", detail)

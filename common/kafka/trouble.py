@@ -20,6 +20,14 @@ EXPLAINED_S: Final = 5.0
 """A connection that failed this recently, with a reason that was said, is why the broker is lost."""
 _MOST_KINDS: Final = 256
 
+REMEDIES: Final = {
+    "host": "its host name is not known: correct {bootstrap}",
+    "credentials": "it refuses who we say we are: correct sasl.* in the file named by {security}",
+    "tls": "no TLS connection: correct security.protocol and ssl.* in the file named by {security}",
+    "hangs-up": "it hangs up: it is starting, or wants TLS or SASL; if so, say how in the file of {security}",
+}
+"""What a person has to mend, by kind."""
+
 _CONNECTION: Final = frozenset({"FAIL", "ERROR"})
 """librdkafka's names of lines about a connection: the same is told as an error, and classified there."""
 _AFTER = re.compile(r" \(after \d+ms in state \w+\)|, \d+ identical error\(s\) suppressed")
@@ -33,19 +41,8 @@ class Trouble:
     def __init__(self, settings: KafkaSettings, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._at = settings.bootstrap
-        bootstrap, security = (f"{settings.variables}KAFKA_{name}" for name in ("BOOTSTRAP", "SECURITY_FILE"))
-        protocol = settings.security.get("security.protocol")
-        self._unreachable = (
-            f"is Kafka running there, and is {bootstrap} right?"
-            if protocol is None
-            else f"is Kafka there, with {protocol}, and are {bootstrap} and the file named by {security} right?"
-        )
-        self._remedies = {
-            "host": f"its host name is not known: correct {bootstrap}",
-            "credentials": f"it refuses who we say we are: correct sasl.* in the file named by {security}",
-            "tls": f"no TLS connection: correct security.protocol and ssl.* in the file named by {security}",
-            "hangs-up": f"it hangs up: it is starting, or wants TLS or SASL; if so, say how in the file of {security}",
-        }
+        self._settings = settings
+        self._remedies = {kind: remedy(kind, settings) for kind in REMEDIES}
         self._lock = threading.Lock()
         self._said: dict[str, tuple[float, int]] = {}
         self._cause = ""
@@ -71,7 +68,7 @@ class Trouble:
             text: What it says of it.
         """
         text = _AFTER.sub("", text)
-        kind = _kind(name, text)
+        kind = kind_of(name, text)
         with self._lock:
             now = self._clock()
             if kind is None:
@@ -89,6 +86,17 @@ class Trouble:
         elif lost_at is not None:
             _logger.warning("still no broker answers at %s, for %.0f s now (%s)", self._at, now - lost_at, text)
 
+    def denied(self, what: str) -> None:
+        """The broker knows us, and does not allow us something.
+
+        Args:
+            what: The topic or the group, with that word before its name.
+        """
+        with self._lock:
+            more = self._brake(f"denied {what}")
+        if more is not None:
+            _logger.error("%s (it is at %s)%s", not_allowed(what, self._settings), self._at, more)
+
     def lost(self) -> None:
         """No broker answers, for this process as a whole."""
         with self._lock:
@@ -96,8 +104,10 @@ class Trouble:
             self._said["lost"] = (now, 0)
             explained = now - self._explained < EXPLAINED_S
             cause = f" ({self._cause})" if self._cause else ""
+            # Refused or not found, it has not even begun to speak to us.
+            remedies = unreachable(self._settings, connected=not self._cause)
         if not explained:
-            _logger.warning("no broker answers at %s%s: %s", self._at, cause, self._unreachable)
+            _logger.warning("no broker answers at %s%s: %s", self._at, cause, remedies)
 
     def back(self) -> None:
         """A broker answers, at the start or again."""
@@ -125,7 +135,42 @@ class Trouble:
         return f" ({held_back} more like this were held back)" if held_back else ""
 
 
-def _kind(name: str, text: str) -> str | None:
+def remedy(kind: str, settings: KafkaSettings) -> str:
+    """The line about one of ``REMEDIES``."""
+    bootstrap, security = settings.told_by
+    return REMEDIES[kind].format(bootstrap=bootstrap, security=security)
+
+
+def unreachable(settings: KafkaSettings, *, connected: bool = True) -> str:
+    """What to look at when no broker answers and nobody says why.
+
+    Args:
+        settings: Ours.
+        connected: Somebody may be there, who hangs up.
+    """
+    bootstrap, security = settings.told_by
+    protocol = settings.security.get("security.protocol")
+    if protocol is not None:
+        return f"is Kafka there, with {protocol}, and are {bootstrap} and the file named by {security} right?"
+    locked = f" If it wants TLS or SASL, say how in a file, and name that by {security}." if connected else ""
+    return f"is Kafka running there, and is {bootstrap} right?{locked}"
+
+
+def not_allowed(what: str, settings: KafkaSettings) -> str:
+    """The line about a rule that is missing.
+
+    Args:
+        what: The topic or the group, with that word before its name.
+        settings: Ours.
+    """
+    return (
+        f"the broker does not allow us {what}: add the rules of our principal (`signer-flow topics --acls` prints "
+        f"them), or log in as who has them, by the file named by {settings.told_by[1]}"
+    )
+
+
+def kind_of(name: str, text: str) -> str | None:
+    """Which of ``REMEDIES`` an error of librdkafka calls for; None: it may pass by itself."""
     if name == "_AUTHENTICATION":
         return "credentials"
     if name == "_RESOLVE":

@@ -16,6 +16,8 @@ signer.v1.audit        3           30 days    delete   signers -> auditors
 signer.v1.dlq          1           7 days     delete   signers and API pods -> a person
 =====================  ==========  =========  =======  ==========================================================
 
+Who may do so on a locked broker, principal by principal, stands in ``common.wire.access``.
+
 A ``prefix`` (``demo-ab12.``) before every name lets several systems share a cluster; the default is none.
 """
 
@@ -270,6 +272,11 @@ def all_topics(
 def signer_group(prefix: str) -> str:
     """Name of the consumer group that shares out ``signer.v1``."""
     return f"{check_prefix(prefix)}signer"
+
+
+def tail_group(prefix: str) -> str:
+    """Group id of those who read whole topics. Nobody joins it: librdkafka makes no Consumer without one."""
+    return f"{signer_group(prefix)}-tail"
 
 
 def is_reply_topic(prefix: str, name: str) -> bool:

@@ -50,6 +50,8 @@ class Facts:
     broker_up: bool
     positioned: bool
     caught_up: bool
+    kept_out: bool
+    """The broker does not let us read requests."""
     beats_heard: int
     skew_ms: int
     draining: bool
@@ -66,6 +68,7 @@ def readiness(facts: Facts, skew_unready_ms: int) -> Health:
         "broker": "ok" if facts.broker_up else "no broker answers",
         "positions": "ok" if facts.positioned else "still finding where to read from",
         "ceremony-log": "ok" if facts.caught_up else "still reading the ceremony log",
+        "requests": "the broker does not allow us to read them; see the log" if facts.kept_out else "ok",
         "presence": "ok" if facts.beats_heard >= BEATS_TO_BE_READY else "waiting for our own beats to come back",
         "clock": "ok" if abs(facts.skew_ms) < skew_unready_ms else f"off by {facts.skew_ms} ms from the broker's",
         "draining": "this replica is shutting down" if facts.draining else "ok",

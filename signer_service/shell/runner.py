@@ -6,13 +6,15 @@ replica that knows what it can sign. End: say so in presence, fetch no more, fin
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final, TypeVar
 
 from common.clock_skew import SkewMeter
+from common.errors import Unavailable
 from common.ids import Instant
-from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Record, Start, TailConsumer
+from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Position, Record, Start, TailConsumer
 from common.observability.admin import Health
+from common.observability.lines import Lines
 from common.observability.logging import get_logger
 from common.wire import topics
 from common.wire.envelope import Signer
@@ -51,6 +53,11 @@ COPIES_S: Final = 10.0
 """How long the copies of key records are waited for; without them the log is read from where the journal ends."""
 LOOK_S: Final = 0.1
 """How often silence is looked for: a seat that went away shall be noticed soon after it is overdue."""
+RETRY_S: Final = 0.5
+RETRY_MOST_S: Final = 5.0
+"""Pause between two attempts to reach the topics at the start: it doubles up to this."""
+
+Reached = TypeVar("Reached")
 
 _log = get_logger(__name__)
 
@@ -62,6 +69,7 @@ class Replica:
         settings, sources, metrics = given.settings, given.sources, given.metrics
         loop = asyncio.get_running_loop()
         self._loop = loop
+        self._lines = Lines(_log, loop.time)
         self._given = given
         self._settings = settings
         self._kafka = kafka
@@ -211,14 +219,10 @@ class Replica:
         self._heartbeat.start()
         self._producer.start()
         if not settings.kafka_embedded:
-            await self._make_own_topic()
-        peers = self._kafka.tail(
-            {self._names.peer(self._seat): End(), self._names.presence: End()}, self._deliver_peers
-        )
-        keys = self._kafka.tail({self._names.keys: Start()}, self._ceremonies.copies.deliver)
-        self._tails = [peers, keys]
-        await asyncio.gather(peers.start(), keys.start())
-        await self._find_place(keys)
+            await self._patiently(self._make_own_topic)
+        await self._patiently(self._read_peers)
+        keys = await self._patiently(self._read_keys)
+        await self._patiently(lambda: self._find_place(keys))
         self._ceremonies.feed(RosterFile(self._given.roster_raw))
         self._life.task("ceremonies", self._ceremonies.run())
         log = await self._read_log()
@@ -240,16 +244,44 @@ class Replica:
             grace_s=settings.revoke_grace_ms / 1000 + 0.5,
         )
         self._requests.attach(group)
-        self._group = group
+        self._group = self._standing.group = group
         await group.start()
+
+    async def _patiently(self, reach: Callable[[], Awaitable[Reached]]) -> Reached:
+        """Reach for something at the broker until it is there: a person may be about to start it, or to let us in.
+
+        Until then we are unready, and say what is missing.
+        """
+        pause_s = RETRY_S
+        while True:
+            try:
+                return await reach()
+            except Unavailable as error:
+                self._lines.warn("cannot reach the topics yet", code=error.code, detail=error.detail)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, RETRY_MOST_S)
+
+    async def _read(
+        self, positions: Mapping[str, Position], deliver: Callable[[Sequence[Record]], None]
+    ) -> TailConsumer:
+        tail = self._kafka.tail(positions, deliver)
+        await tail.start()  # one that could not start has closed itself, and has delivered nothing
+        self._tails.append(tail)
+        return tail
+
+    async def _read_peers(self) -> TailConsumer:
+        return await self._read({self._names.peer(self._seat): End(), self._names.presence: End()}, self._deliver_peers)
+
+    async def _read_keys(self) -> TailConsumer:
+        return await self._read({self._names.keys: Start()}, self._ceremonies.copies.deliver)
 
     async def _find_place(self, keys: TailConsumer) -> None:
         """Nobody reads a thousand epochs to find out that they are over."""
+        marks = await keys.watermarks(self._names.ceremony)
         copies, end = self._ceremonies.copies, keys.end_at_start(self._names.keys)
         if keys.begin_at_start(self._names.keys) < end:
             await wait_until(lambda: copies.next >= end, COPIES_S)
         self._ceremonies.find_place(self._given.roster)
-        marks = await keys.watermarks(self._names.ceremony)
         if not marks.low <= self._ceremonies.state.log.offset + 1 <= marks.high:
             self._ceremonies.give_up_place()
 

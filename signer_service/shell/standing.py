@@ -4,7 +4,7 @@ from collections.abc import Container
 
 from common.clock_skew import SkewMeter
 from common.ids import Index
-from common.kafka.port import Kafka
+from common.kafka.port import GroupConsumer, Kafka
 from common.observability.admin import Health
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
@@ -48,6 +48,8 @@ class Standing:
         self._view = SigningView(settings.seat)
         self.positioned = False
         """Every reader stands where nothing can be missed."""
+        self.group: GroupConsumer | None = None
+        """What reads the requests, once we are a member."""
         self.draining = False
         """We were told to end."""
 
@@ -57,6 +59,7 @@ class Standing:
             broker_up=self._kafka.up(),
             positioned=self.positioned,
             caught_up=self._ceremonies.caught_up.is_set(),
+            kept_out=self.group is not None and self.group.kept_out(),
             beats_heard=self._presence.own_beats,
             skew_ms=self._skew.skew_ms,
             draining=self.draining,

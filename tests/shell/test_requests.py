@@ -52,6 +52,9 @@ class Consumer:
     def resume(self, partitions: Iterable[int] | None = None) -> None:
         self.calls.append("resume")
 
+    def kept_out(self) -> bool:
+        return False
+
     def assigned(self) -> frozenset[int]:
         return frozenset()
 
