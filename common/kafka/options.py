@@ -49,7 +49,8 @@ def producer(settings: KafkaSettings) -> Options:
         "statistics.interval.ms": STATISTICS_INTERVAL_MS,
         "queue.buffering.max.kbytes": 32_768,
         "enable.idempotence": True,
-        "linger.ms": 0.5,
+        # Whoever sends has gathered what goes together: waiting once more at each hop would only be waiting.
+        "linger.ms": 0,
         # The default is five minutes: long after everybody who asked has gone.
         "message.timeout.ms": MESSAGE_TIMEOUT_MS,
         "compression.type": "none",

@@ -22,8 +22,8 @@ from rest_api.gateway.routing import Route, RoutingTable
 from rest_api.gateway.traces import Traces
 
 GATHER_LEAST_S: Final = 0.004
-GATHER_MOST_S: Final = 0.02
-GATHER_PART: Final = 1 / 3
+GATHER_MOST_S: Final = 0.035
+GATHER_PART: Final = 1 / 2
 """What comes within this part of a usual answer's time after the last record waits for the next.
 
 It stays together on its whole way and back, at each hop for the price of one. Where answers are fast nobody has to wait

@@ -34,8 +34,8 @@ class Committee:
         return f"{self.threshold}-of-{self.signers}"
 
 
-QUICK = Lengths(compile_most=12, warm=2, alone=3, probe=2, full=7, half=6, batch=5)
-FULL = Lengths(compile_most=40, warm=4, alone=8, probe=4, full=20, half=20, batch=12)
+QUICK = Lengths(compile_most=8, warm=2, alone=3, probe=2, full=7, half=6, batch=5)
+FULL = Lengths(compile_most=16, warm=4, alone=8, probe=4, full=20, half=20, batch=12)
 
 MAIN = Committee(2, 3)
 COMMITTEES = (MAIN, Committee(3, 5), Committee(5, 7))
