@@ -20,7 +20,12 @@ from tests.shell.road import DEFAULT, GARBAGE, PRINCIPAL, Pod, Signers
 
 __all__ = ["apache", "broker"]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+# What Apache Kafka does differently at a restart is seen by the demo on it (tests/system).
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(180),
+    pytest.mark.parametrize("broker", ["embedded"], indirect=True),
+]
 
 
 @pytest.fixture
