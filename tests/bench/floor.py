@@ -25,6 +25,7 @@ from nacl.bindings import (
 )
 
 from tests.bench.refresh_floor import Operations
+from tests.bench.talk import say
 
 _MS_PER_SAMPLE = 20.0
 
@@ -75,8 +76,7 @@ def main() -> None:
             answer: dict[str, Any] = {"cost_us": operations.cost_us()}
         else:
             answer = {"samples_ms": _samples(command["threshold"], command["samples"], command["within_s"])}
-        sys.stdout.write(json.dumps(answer) + "\n")
-        sys.stdout.flush()
+        say(answer)
 
 
 def _samples(threshold: int, count: int, within_s: float) -> list[float]:

@@ -33,6 +33,7 @@ import uvloop
 from common import ed25519
 from tests.bench.http1 import Answer, Connection
 from tests.bench.stats import latencies
+from tests.bench.talk import say
 
 DRAIN_S = 15.0
 """What has no answer this long after the end gets none."""
@@ -233,8 +234,7 @@ def main() -> None:
         work = open_loop if command["kind"] == "open" else closed
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             report = runner.run(work(command))
-        sys.stdout.write(json.dumps(report) + "\n")
-        sys.stdout.flush()
+        say(report)
 
 
 if __name__ == "__main__":

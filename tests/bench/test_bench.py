@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from common import ed25519
-from tests.bench import accounting, report, stats
+from tests.bench import accounting, report, stats, system
 from tests.bench.http1 import LOST, NOT_CONNECTED, Answer, Connection
 from tests.bench.load import Tally, fresh_message
 from tests.bench.plan import TARGETS
@@ -326,3 +326,12 @@ def test_every_column_is_as_wide_as_its_head() -> None:
     assert len(tables) == 2
     for table in tables:
         assert len({line.count("|") for line in table}) == 1
+
+
+def test_an_answer_that_is_larger_than_a_pipe_arrives_whole_and_so_does_the_next(tmp_path: Path) -> None:
+    speaks = "from tests.bench.talk import say; input(); say({'taken': list(range(300_000))}); say({'taken': [1]})"
+    with system.running([sys.executable, "-c", speaks], tmp_path / "log", talks=True) as process:
+        talker = system.Talker(process, "speaker")
+        talker.tell({})
+        assert talker.hear(60.0) == {"taken": list(range(300_000))}
+        assert talker.hear(60.0) == {"taken": [1]}
