@@ -1,6 +1,7 @@
 """How a helper process of the benchmark answers: one JSON line, whole.
 
-Not by ``print``: where output is not buffered, one write is one system call, and what did not fit into the pipe is lost.
+Not by ``print``: where output is not buffered, one write is one system call. A signal cuts it short once the pipe is
+full (the event loop's io_uring sends such signals), and the rest is lost.
 """
 
 import json
