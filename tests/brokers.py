@@ -101,9 +101,7 @@ def apache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
     if given:
         yield given
         return
-    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
-    if missing:
-        _absent(f"no {' and no '.join(missing)} here, and no KAFKA_BOOTSTRAP")
+    require_tools(", and no KAFKA_BOOTSTRAP")
     kafka = launcher()
     base = tmp_path_factory.getbasetemp()
     shared = base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base
@@ -118,7 +116,7 @@ def apache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
             try:
                 _, port = instance.start(0, keep=False, bench=False, die_with_us=False)
             except kafka.Failed as reason:
-                _absent(str(reason))
+                absent(str(reason))
             port_file.write_text(str(port))
             users.write_text("0")
         port = int(port_file.read_text())
@@ -135,7 +133,15 @@ def apache(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequ
                 shutil.rmtree(instance.folder, ignore_errors=True)
 
 
-def _absent(reason: str) -> None:
+def require_tools(besides: str = "") -> None:
+    """Skip, or fail, where a broker of our own cannot be started; ``besides`` goes into the reason."""
+    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
+    if missing:
+        absent(f"no {' and no '.join(missing)} here{besides}")
+
+
+def absent(reason: str) -> None:
+    """There is no Apache Kafka: skip, or fail where a skipped test would prove nothing."""
     if os.environ.get("CI", "").lower() == "true":
         pytest.fail(f"no Apache Kafka: {reason}")
     pytest.skip(f"no Apache Kafka: {reason}")

@@ -45,11 +45,12 @@ STOP_S = 30.0
 MAVEN_S = 900.0
 COPY_DEPENDENCIES = "org.apache.maven.plugins:maven-dependency-plugin:3.8.1:copy-dependencies"
 
-QUICK_JVM = ["-Xms256m", "-Xmx512m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-"""Starts fast and stays small."""
-BENCH_JVM = ["-Xms1g", "-Xmx1g", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
-"""For measurements of minutes on a machine whose cores everything shares: a heap that needs no care, and no optimizing
-compiler, which would take a third of a core for most of that time. A broker that serves for months is past that."""
+JVM = ["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"]
+"""Starts fast, and no optimizing compiler takes a third of a core for the first minutes, on a machine whose cores
+everything shares: a broker that serves for months is past that."""
+SMALL_HEAP = ["-Xms256m", "-Xmx512m"]
+BENCH_HEAP = ["-Xms1g", "-Xmx1g"]
+"""For measurements: it needs no care."""
 
 
 class Failed(Exception):
@@ -264,7 +265,8 @@ class Instance:
         self.config.write_text(text if lock is None else _locked(text, lock.properties(port)))
         base = [
             java,
-            *(BENCH_JVM if bench else QUICK_JVM),
+            *(BENCH_HEAP if bench else SMALL_HEAP),
+            *JVM,
             f"-Dlog4j2.configurationFile={HERE / 'log4j2.properties'}",
             f"-Dkafka.log.file={self.log}",
             "-cp",

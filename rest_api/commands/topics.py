@@ -38,10 +38,11 @@ def topics(
         str, typer.Option(help="Name of API pod {n}, from 0, at the broker. With mutual TLS such as User:CN=api-{n}.")
     ] = _DEFAULT.api,
     principal_signer: Annotated[str, typer.Option(help="Name of signer {m}, from 1.")] = _DEFAULT.signer,
-    principal_auditor: Annotated[str, typer.Option(help="Name of the auditor; empty: nobody.")] = "User:auditor",
+    principal_auditor: Annotated[str, typer.Option(help="Name of the auditor; empty: nobody.")] = _DEFAULT.auditor
+    or "",
     principal_operator: Annotated[
         str, typer.Option(help="Name of who makes the topics; empty: nobody.")
-    ] = "User:operator",
+    ] = _DEFAULT.operator or "",
     kafka_security_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="librdkafka's options for SASL and TLS, one name=value a line.")
     ] = None,

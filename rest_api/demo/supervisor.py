@@ -114,8 +114,7 @@ async def _wait_until_signing(plan: Plan) -> None:
     wrong = ""
     async with (
         AsyncClient(plan.url, retry_for_s=0.0) as client,
-        # As the client has it on loopback: no proxy of the environment, and no certificates read for nothing.
-        httpx.AsyncClient(base_url=plan.url, trust_env=False, verify=client.http["verify"]) as probe,
+        httpx.AsyncClient(**client.http) as probe,
     ):
         while asyncio.get_running_loop().time() < deadline:
             try:

@@ -57,10 +57,8 @@ def peers(state: CeremonyState) -> dict[Index, bytes]:
     known = set(found.values())
     for key in state.log.keys.values():
         if key.current is not None:
-            committee = key.current.committee.identities
-            leave = {
-                seat: committee[seat] for seat in key.current.shares if committee.get(seat, b"") not in {b"", *known}
-            }
+            shares, committee = key.current.shares, key.current.committee.identities
+            leave = {seat: committee[seat] for seat in shares if seat in committee and committee[seat] not in known}
             found = {**leave, **found}
     return found
 

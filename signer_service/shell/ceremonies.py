@@ -236,13 +236,12 @@ class Ceremonies:
         if facts == self._written:
             return
         # Of most records only their place is new. That can wait, and need not even be put into bytes.
-        same_secrets = self._written is not None and state.secrets is self._written.secrets
-        if not force and same_secrets and self._loop.time() < self._next_save:
+        may_wait = not force and self._loop.time() < self._next_save
+        if may_wait and self._written is not None and state.secrets is self._written.secrets:
             return
         kept = durable(state)
         saved = Saved(kept.public, kept.secrets)
-        same_secrets = self._saved is not None and self._saved.same_secrets(saved)
-        if not force and same_secrets and self._loop.time() < self._next_save:
+        if may_wait and self._saved is not None and self._saved.same_secrets(saved):
             return
         self._next_save = self._loop.time() + SAVE_EVERY_S
         self._writing = asyncio.ensure_future(asyncio.to_thread(self._directory.save, saved))

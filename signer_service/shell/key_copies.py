@@ -65,10 +65,10 @@ class KeyCopies:
     def _look(self, key_id: KeyId, record: Record) -> None:
         # A copy of what the log has shown already needs no proof. After each commit every replica reads one.
         found = self._believed(key_id)
-        try:
-            if found is None or codec.encode(found) != record.value:
-                found = None
+        if found is None or codec.encode(found) != record.value:
+            try:
                 found = self._check(record.value)
-        except BadInput as error:
-            self._on_garbage(record, error.code)
+            except BadInput as error:
+                found = None
+                self._on_garbage(record, error.code)
         self._feed(KeyCopySeen(key_id, found))

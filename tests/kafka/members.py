@@ -23,6 +23,20 @@ from common.wire import topics
 from tests.brokers import until
 
 
+def failures_of(kafka: KafkaClient) -> list[str]:
+    """The names of the errors that its clients meet while they connect, from now on."""
+    trouble = kafka._connection.trouble
+    met: list[str] = []
+    told = trouble.failed
+
+    def noted(name: str, text: str) -> None:
+        met.append(name)
+        told(name, text)
+
+    trouble.failed = noted  # type: ignore[method-assign]
+    return met
+
+
 class Client:
     """A ``KafkaClient`` with all its hooks watched, which closes what it made, newest first."""
 

@@ -40,9 +40,10 @@ from common.kafka.port import Hooks, KafkaSettings
 from common.wire import access, topics
 from common.wire.access import Acl, Operation, Principals
 from rest_api.topics_command import Cluster, System, compare_rules, create_topics
-from tests.brokers import _absent, until
+from tests.brokers import require_tools, until
 from tests.kafka.locked import Locked, start
 from tests.kafka.locked_system import APIS, SIGNERS, LockedSystem
+from tests.kafka.members import failures_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -85,9 +86,7 @@ MAY_READ = {
 
 @pytest.fixture(scope="module")
 def locked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Locked]:
-    missing = [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
-    if missing:
-        _absent(f"no {' and no '.join(missing)} here")
+    require_tools()
     instance: Any
     instance, broker = start(tmp_path_factory.mktemp("locked"), EVERYBODY, BY_CERTIFICATE)
     try:
@@ -304,19 +303,11 @@ async def test_a_wrong_password_is_one_line_with_the_setting_and_goes_on_trying(
     states: list[bool] = []
     settings = KafkaSettings(locked.bootstrap, "test", security=options, variables="SIGNER_SERVICE_")
     kafka = KafkaClient(settings, Hooks(on_state=states.append))
-    attempts = 0
-    told = kafka._connection.trouble.failed
-
-    def counted(name: str, text: str) -> None:
-        nonlocal attempts
-        attempts += 1
-        told(name, text)
-
-    kafka._connection.trouble.failed = counted  # type: ignore[method-assign]
+    attempts = failures_of(kafka)
     producer = kafka.producer()
     producer.start()
     try:
-        await until(lambda: attempts >= 3, "attempts to log in", WAIT_S)
+        await until(lambda: len(attempts) >= 3, "attempts to log in", WAIT_S)
     finally:
         await producer.close()
     lines = {record.getMessage() for record in caplog.records if "refuses who we say we are" in record.getMessage()}

@@ -13,6 +13,7 @@ from common.kafka.port import Hooks, KafkaSettings
 from common.kafka.state import SETTLE_S, Connection
 from common.kafka.trouble import BRAKE_S, Trouble
 from tests.brokers import until
+from tests.kafka.members import failures_of
 from tests.ports import free_ports
 
 REFUSED = "h:1/bootstrap: Connect to ipv4#h:1 failed: Connection refused (after {}ms in state CONNECT)"
@@ -130,18 +131,10 @@ async def lines_of(settings: KafkaSettings, caplog: pytest.LogCaptureFixture, at
     """Everything that is said while a producer has failed to connect so many times."""
     caplog.set_level(logging.INFO, "common.kafka")
     made = KafkaClient(settings, Hooks())
-    failures = 0
-    told = made._connection.trouble.failed
-
-    def counted(name: str, text: str) -> None:
-        nonlocal failures
-        failures += 1
-        told(name, text)
-
-    made._connection.trouble.failed = counted  # type: ignore[method-assign]
+    failures = failures_of(made)
     producer = made.producer()
     producer.start()
-    await until(lambda: failures >= attempts, "attempts to connect")
+    await until(lambda: len(failures) >= attempts, "attempts to connect")
     await producer.close()
     return [line for _, line in said(caplog)]
 
