@@ -15,6 +15,7 @@ import pytest
 from common.ids import Epoch, Index, Instant, Offset
 from common.wire.messages import CeremonyKind, CeremonyRecord, Erased, Open, OpenReason, Phase, PhaseVote, Verdict
 from common.wire.transcript import key_record_message
+from signer_service.frost import proofs
 from signer_service.frost.group import ORDER, Element, Scalar, base_mul, encode_scalar
 from signer_service.frost.sharing import lagrange_weights
 from signer_service.protocol import ceremony_part, fold, fold_closing, fold_commit, fold_phases
@@ -67,8 +68,8 @@ class FastCommittee:
     def run(self, epochs: int) -> None:
         """Let so many refreshes pass; then the world's seats are where they would be."""
         with _unchecked():
-            for _ in range(epochs):
-                self._epoch()
+            for left in reversed(range(epochs)):
+                self._epoch(last=not left)
         world = self._world
         for seat, state in self._states.items():
             secrets = {**state.secrets, playbook.KEY: self._mine[seat]}
@@ -83,7 +84,7 @@ class FastCommittee:
         self._world.log.append(raw)
         self._log = fold.fold(self._log, Offset(self._log.offset + 1), raw, self._world.trust).state
 
-    def _epoch(self) -> None:
+    def _epoch(self, *, last: bool) -> None:
         entropy, before = self._world.entropy, self._key.epoch
         assert self._log.roster is not None
         version = self._log.roster.version
@@ -114,7 +115,13 @@ class FastCommittee:
         self._say(min(self._mine), replace(record, signature=self._sign(key_record_message(record), record.public_key)))
         for seat, part in parts.items():
             assert part.ready is not None
-            self._say(seat, part.ready)
+            assert part.staged is not None
+            # Those of the newest epoch are read by who comes back.
+            with pytest.MonkeyPatch.context() as patch:
+                if last:
+                    patch.setattr(ceremony_part, "proofs", proofs)
+                seen = ceremony_part._committed(seat, part.open_id, part.staged, part.ready, entropy)
+            self._say(seat, seen)
         commit = self._key.current
         assert commit is not None
         assert commit.epoch == before + 1

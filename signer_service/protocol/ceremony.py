@@ -9,7 +9,8 @@ Rules:
 3. Secrets are durable before what depends on them leaves: write ``durable(state)`` whenever it changed, before
    ``Transition.send``.
 4. A Deal is stored sealed; its polynomial and ephemeral scalar never leave the function that made them.
-5. What belongs to a failed attempt is erased when it ends. A share of an older epoch is erased when r seats are Ready.
+5. What belongs to a failed attempt is erased when it ends. A share of an older epoch is erased when r seats are Ready
+   and q have said that they saw the commit.
 
 =========  ========================================  ==================================================================
 phase      this seat makes                           then keeps
@@ -19,7 +20,8 @@ announce   x_j, Announce                             x_j and the Announce
 deal       polynomial, e_i, Deal                     the sealed Deal only
 verdict    Verdict with provable complaints          the Verdict
 ready      s'_j, Ready                               s'_j, staged, and the Ready; x_j goes
-commit     the KeyRecord's signature, with others    s'_j becomes the share; the older one goes when r are Ready
+commit     the KeyRecord's signature, with others    s'_j, now the share
+(after)    Ready, with the proof of the committed    the older share, until r are Ready and q saw the commit
 =========  ========================================  ==================================================================
 """
 

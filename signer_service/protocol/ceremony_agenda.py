@@ -140,8 +140,8 @@ def _after_commit(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
         return
     part = mine.part
     if part is not None and part.ready is not None and part.open_id == commit.record.open_id:
-        # Once more if it stands there already: this time its envelope says that we saw the commit.
-        todo.owe(part.ready, part.open_id.hex(), seat in commit.ready)
+        # Another than before the commit: this one says that we saw it.
+        todo.owe(part.ready, part.open_id.hex(), "committed")
     newest = identities(state.log.roster) if state.log.roster is not None else {}
     for past in key.past:
         held = past.holders.get(seat)

@@ -8,16 +8,16 @@ that was down while the others committed finishes from the log with the transpor
 from dataclasses import replace
 
 from common.errors import BadInput
-from common.ids import Index
+from common.ids import Index, OpenId
 from common.secret import Secret
-from common.wire.messages import Announce, Complaint, Deal, Phase, SealedSubShare, Verdict
+from common.wire.messages import Announce, Complaint, Deal, Phase, Ready, SealedSubShare, Verdict
 from signer_service.frost import proofs
 from signer_service.frost.group import Element, Scalar, base_mul, encode_scalar, mul, random_scalar
 from signer_service.frost.sealing import seal
 from signer_service.frost.sharing import Polynomial, combine_sub_shares, commit_polynomial, random_polynomial
 from signer_service.protocol import transcript
 from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeySecrets, OwnPart
-from signer_service.protocol.fold_commit import may_erase
+from signer_service.protocol.fold_commit import is_seen, may_erase
 from signer_service.protocol.fold_phases import dealers_allowed, may_lack_share, open_sub_share, unseal_sub_share
 from signer_service.protocol.log_state import Attempt, Commit, KeyLog, identities
 from signer_service.protocol.machine import Entropy, Note
@@ -29,7 +29,7 @@ def settle(state: CeremonyState, entropy: Entropy) -> tuple[CeremonyState, tuple
     secrets = dict(state.secrets)
     for key_id, key in state.log.keys.items():
         before = state.of_key(key_id)
-        mine = _finish(state, key, before, notes)
+        mine = _finish(state, key, before, entropy, notes)
         if key.attempt is not None:
             mine = _take_part(state, key, key.attempt, mine, entropy, notes)
         if key_id not in state.soft.draining:
@@ -43,33 +43,42 @@ def settle(state: CeremonyState, entropy: Entropy) -> tuple[CeremonyState, tuple
 # --- attempts that are over ------------------------------------------------------------------------------------------
 
 
-def _finish(state: CeremonyState, key: KeyLog, mine: KeySecrets, notes: list[Note]) -> KeySecrets:
+def _finish(state: CeremonyState, key: KeyLog, mine: KeySecrets, entropy: Entropy, notes: list[Note]) -> KeySecrets:
     part = mine.part
     if part is None or (key.attempt is not None and key.attempt.open_id == part.open_id):
         return mine
     if key.current is None or key.current.record.open_id != part.open_id:
         # Of a failed attempt everything goes: a Deal of it, kept in the log for ever, must never open.
         return replace(mine, part=None)
-    if part.staged is not None:
+    if part.staged is not None and part.ready is not None:
         notes.append(Note("share-held", {"key_id": key.key_id, "epoch": part.staged.epoch}))
         others = (each for each in mine.held if each.epoch != part.staged.epoch)
         mine = replace(mine, held=(*others, part.staged), ever_held=True)
-    # The Ready stays until it is seen in the log, late ones count for erasing, and until it was said once more after
-    # the commit: that vouches for the commit. One of a seat that has left never counts.
+        # From here on Ready says that this seat has seen the commit, too: without that nobody erases the epoch before.
+        part = replace(part, ready=_committed(state.seat, part.open_id, part.staged, part.ready, entropy))
+    # It stays until it is seen in the log. One of a seat that has left never counts.
     newest = identities(state.log.roster) if state.log.roster is not None else {}
     said = part.ready is None or state.seat in key.current.seen or state.seat not in newest
     kept = None if said else OwnPart(part.open_id, ready=part.ready)
     return replace(mine, part=kept)
 
 
+def _committed(seat: Index, attempt: OpenId, held: HeldShare, ready: Ready, entropy: Entropy) -> Ready:
+    context = transcript.committed_share_proof(attempt, seat)
+    return replace(ready, share_proof=proofs.prove(held.share, Element(held.verification_share), context, entropy(64)))
+
+
 def _erase(key: KeyLog, mine: KeySecrets, notes: list[Note]) -> KeySecrets:
-    """Erase what r Ready made useless. Until then one older share stays, sealed and unused: the oldest, for only that
-    epoch had more holders than the current one. Those between would be more to steal, and no more to fall back on."""
+    """Erase what is useless once r are Ready and q have seen the commit. Until then one older share stays, sealed and
+    unused: the oldest, for only that epoch had more holders than the current one. Those between would be more to steal,
+    and no more to fall back on."""
     commit = key.current
     if commit is None or all(each.epoch >= commit.epoch for each in mine.held):
         return mine
     older = sorted(each.epoch for each in mine.held if each.epoch < commit.epoch)
-    gone = older if may_erase(commit) else older[1:]
+    # One older epoch suffices to go on with; but the others go only if enough have seen this one, too. The share that
+    # stays here could else be of another epoch than where a broker shows another end.
+    gone = older if may_erase(commit) else older[1:] if is_seen(commit) else []
     if not gone:
         return mine
     notes.extend(Note("share-erased", {"key_id": key.key_id, "epoch": epoch}) for epoch in gone)

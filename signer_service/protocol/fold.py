@@ -94,7 +94,7 @@ def fold(state: LogState, offset: Offset, raw: bytes, trust: LogTrust) -> Folded
     folded = _record(state, said, record)
     if alarm:
         return Folded(folded.state, alarm + folded.findings)
-    return Folded(fold_commit.seen(folded.state, said.seat, envelope.seen_offset), folded.findings)
+    return folded
 
 
 # --- records ---------------------------------------------------------------------------------------------------------

@@ -51,15 +51,21 @@ def ready(attempt: Attempt, said: Said, record: Ready, running_hash: bytes) -> O
     return attempt, ()
 
 
-def ready_fault(expected: Ready, shares: Mapping[Index, bytes], said: Said, record: Ready) -> str:
-    """Why this Ready is not equal to ``expected``, or does not prove the seat's new share; empty if it is and does."""
+def ready_fault(
+    expected: Ready, shares: Mapping[Index, bytes], said: Said, record: Ready, *, committed: bool = False
+) -> str:
+    """Why this Ready is not equal to ``expected``, or does not prove the seat's new share; empty if it is and does.
+    ``committed`` asks for the proof of a seat that has seen the commit."""
     if replace(record, share_proof=NO_SIGNATURE) != expected:
         return "it tells of another result than the log gives"
     share = shares.get(said.seat)
     if share is None:
         return "a seat that got no share"
-    try:
+    if committed:
+        context = transcript.committed_share_proof(expected.open_id, said.seat)
+    else:
         context = transcript.new_share_proof(expected.open_id, said.seat, expected.transcript_hash)
+    try:
         verify_proof(Element(share), context, record.share_proof)
     except BadInput as bad:
         return bad.detail

@@ -7,7 +7,7 @@ The fold builds every byte of that record itself but for the group signature: so
 from dataclasses import replace
 
 from common import ed25519
-from common.ids import Index, Offset
+from common.ids import Index
 from common.wire.messages import NO_SIGNATURE, Erased, HealRequest, KeyRecord, Ready, VerificationShare
 from common.wire.transcript import key_record_message
 from signer_service.protocol.findings import Finding, Said, blame, fact, late
@@ -77,28 +77,36 @@ def _past(key: KeyLog) -> tuple[PastEpoch, ...]:
 
 
 def late_ready(state: LogState, said: Said, record: Ready) -> Outcome:
-    """Take a Ready of a committed attempt: it counts for erasing the epoch before."""
+    """Take a Ready of a committed attempt: it counts for erasing the epoch before.
+
+    One made after the commit is known by its proof, and says that its sender has seen it. No other record does: a seat
+    that lost its disk since says others, and holds nothing.
+    """
     key = state.keys.get(record.key_id)
     commit = key.current if key is not None else None
     if key is None or commit is None or commit.expected is None or record.open_id != commit.expected.open_id:
         return state, (late(said, record),)
-    if said.seat in commit.ready:
+    seat = said.seat
+    if seat in commit.seen:
+        return state, ()
+    if not ready_fault(commit.expected, commit.shares, said, record, committed=True):
+        told = replace(commit, ready=_with(seat, commit.ready), seen=_with(seat, commit.seen))
+        return state.with_key(replace(key, current=told)), ()
+    if seat in commit.ready:
         return state, ()
     fault = ready_fault(commit.expected, commit.shares, said, record)
     if fault:
         return state, (blame("ready-refused", said, fault),)
-    ready = tuple(sorted((*commit.ready, said.seat)))
-    return state.with_key(replace(key, current=replace(commit, ready=ready))), ()
+    return state.with_key(replace(key, current=replace(commit, ready=_with(seat, commit.ready)))), ()
 
 
-def seen(state: LogState, seat: Index, offset: Offset) -> LogState:
-    """Note which commits ``seat`` has seen: its envelope vouches for the log up to ``offset``."""
-    for key in state.keys.values():
-        commit = key.current
-        if commit is not None and offset >= commit.offset and seat in commit.ready and seat not in commit.seen:
-            told = tuple(sorted((*commit.seen, seat)))
-            state = state.with_key(replace(key, current=replace(commit, seen=told)))
-    return state
+def _with(seat: Index, seats: tuple[Index, ...]) -> tuple[Index, ...]:
+    return tuple(sorted({*seats, seat}))
+
+
+def is_seen(commit: Commit) -> bool:
+    """Whether q seats have said that they saw the commit."""
+    return len(commit.seen) >= commit.committee.commit_quorum
 
 
 def may_erase(commit: Commit) -> bool:
@@ -108,8 +116,7 @@ def may_erase(commit: Commit) -> bool:
     To be Ready is not enough. A broker could show the commit to some, and to the others votes that end the attempt
     before it: those would erase the new shares, these the old, and neither be t.
     """
-    committee = commit.committee
-    return len(commit.ready) >= committee.erase_quorum and len(commit.seen) >= committee.commit_quorum
+    return len(commit.ready) >= commit.committee.erase_quorum and is_seen(commit)
 
 
 def erased(state: LogState, said: Said, record: Erased) -> Outcome:

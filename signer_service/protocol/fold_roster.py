@@ -89,10 +89,11 @@ def _from_checkpoints(
             findings.append(fact("checkpoint-refused", said.offset, code="interpolation"))
             continue
         committee = Committee(record.threshold, identities(held))
-        # Only who attests is known to hold a share: with fewer than r of them the shares of the epoch before stay.
+        # Only who attests is known to hold a share; and nobody has said that he saw this commit: shares of the epoch
+        # before stay until the next.
         expected = replace(ready, share_proof=NO_SIGNATURE) if isinstance(ready, Ready) else None
         holders = tuple(sorted(Index(each.index) for each in attested))
-        keys[record.key_id] = KeyLog(record.key_id, Commit(record, said.offset, committee, expected, holders, holders))
+        keys[record.key_id] = KeyLog(record.key_id, Commit(record, said.offset, committee, expected, holders))
     return replace(state, keys=keys, forked=False), tuple(findings)
 
 

@@ -82,6 +82,12 @@ def new_share_proof(attempt: OpenId, sender: Index, said: bytes) -> bytes:
     return _context(b"ready", attempt, Phase.READY, sender, said)
 
 
+def committed_share_proof(attempt: OpenId, sender: Index) -> bytes:
+    """Context of the proof of s_j in a Ready that is said once more after the commit. Another than before it: a broker
+    with the identity key of then could otherwise let a seat's first Ready vouch for a commit that it never saw."""
+    return _context(b"committed", attempt, Phase.COMMIT, sender)
+
+
 def sealing(attempt: OpenId, dealer: Index, recipient: Index, ephemeral_key: bytes, transport_key: bytes) -> bytes:
     """What a sub-share is sealed for: KDF(x_j * E_i, open_id, dealer, recipient, E_i, X_j)."""
     return encode(b"sub-share", (attempt, number(dealer), number(recipient), ephemeral_key, transport_key))

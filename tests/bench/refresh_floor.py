@@ -83,6 +83,8 @@ def steps(t: int, n: int) -> dict[str, Counts]:
             sign=4 * (t - 1) + 1,
             verify=4 * (t - 1) + 1 + 2 * n,
         ),
+        # Ready once more, with another proof: nobody erases before enough have seen the commit.
+        "committed": Counts(base=n) + proof + heard,
         "erased": heard,
         # Each coordinator's first stock of each other seat's commitments.
         "nonces": Counts(
