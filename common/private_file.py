@@ -8,7 +8,7 @@ from common.errors import BadInput
 
 
 def read_private_file(path: Path, most_bytes: int, code: str, *, remedy: str = "") -> bytes:
-    """Return what stands in a file that only its owner can read.
+    """Return what stands in a file that only its owner can read; if that is not us, its group may read it, too.
 
     Args:
         path: Where; symbolic links are followed, as mounted secrets are links.
@@ -27,9 +27,14 @@ def read_private_file(path: Path, most_bytes: int, code: str, *, remedy: str = "
             found = os.fstat(file.fileno())
             if not stat.S_ISREG(found.st_mode):
                 raise BadInput(code, f"{path}: not a regular file{told}")
-            if found.st_mode & 0o077:
+            # A file that is not ours can have been given to us only by its group (a mounted Secret with fsGroup):
+            # reading is then the group's to do. Our own file has no such excuse.
+            allowed = 0o600 if found.st_uid == os.geteuid() else 0o640
+            if found.st_mode & 0o077 & ~allowed:
                 mode = stat.S_IMODE(found.st_mode)
-                raise BadInput(code, f"{path}: mode {mode:04o} lets others read or write it; run `chmod 600 {path}`")
+                raise BadInput(
+                    code, f"{path}: mode {mode:04o} lets others read or write it; run `chmod {allowed:o} {path}`"
+                )
             raw = file.read(most_bytes + 1)
     except FileNotFoundError:
         raise BadInput(code, f"{path}: there is no such file{told}") from None

@@ -1,4 +1,4 @@
-"""``python -m signer_service run | provision | inspect | audit``.
+"""``python -m signer_service run | provision | key-records | inspect | audit``.
 
 Exit codes: 0 done or told to end; 2 usage, settings or files are wrong (starting again cannot help); 4 something that
 is needed is not there now; 1 our own fault, or (audit) something does not hold. Whatever is wrong is one line on
@@ -52,13 +52,27 @@ def run(
 def provision(
     signers: Annotated[int, typer.Option(help="How many replicas hold shares (n).")],
     threshold: Annotated[int, typer.Option(help="How many of them sign together (t).")],
-    out: Annotated[Path, typer.Option(help="The folder for keys and roster; made if missing.")],
+    out: Annotated[
+        Path, typer.Option(help="The folder for keys and roster; made if missing. With --kubernetes: where to work.")
+    ],
     key: Annotated[
         list[str] | None, typer.Option(help="ID:T, a key that should exist; may be repeated. Default: default:<t>.")
     ] = None,
     replace_seat: Annotated[
         list[int] | None, typer.Option(help="Give this seat a new identity although the roster has one.")
     ] = None,
+    kubernetes: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="In a pod: keep keys and roster in objects NAME-… of its namespace."),
+    ] = None,
+    instance: Annotated[
+        str | None, typer.Option(help="With --kubernetes: the release, for labels. Default: NAME.")
+    ] = None,
+    key_records: Annotated[
+        Path | None,
+        typer.Option(help="The ceremony log is lost: begin another that goes on from these, printed by `key-records`."),
+    ] = None,
+    topic_prefix: Annotated[str, typer.Option(help="With --key-records: what the system's topics begin with.")] = "",
 ) -> None:
     """Make what is missing: operator, edge and seat keys, and the signed roster. Overwrites and deletes nothing."""
 
@@ -71,12 +85,48 @@ def provision(
             threshold,
             tuple(provisioning.parse_key(text) for text in key or ()),
             frozenset(parse_index(seat) for seat in replace_seat or ()),
+            _records(key_records, out, topic_prefix, in_cluster=kubernetes is not None),
         )
-        for line in provisioning.provision(out, plan, os.urandom).lines:
+        if kubernetes is None:
+            done = provisioning.provision(out, plan, os.urandom)
+        else:
+            from common.kubernetes import Kubernetes  # noqa: PLC0415
+            from signer_service import provision_kubernetes as cluster  # noqa: PLC0415
+
+            names = cluster.Names.of(kubernetes, instance or kubernetes)
+            with Kubernetes.of_this_pod(os.environ) as api:
+                done = cluster.provision_namespace(api, names, plan, os.urandom, out)
+        for line in done.lines:
             typer.echo(line)
         return 0
 
     raise typer.Exit(_guarded(make))
+
+
+def _records(path: Path | None, out: Path, prefix: str, *, in_cluster: bool) -> tuple[bytes, ...]:
+    if path is None:
+        return ()
+    if in_cluster:
+        raise BadInput(
+            "usage", "--key-records is for a folder with the operator's key and the roster (see the runbooks)"
+        )
+    from signer_service import key_records  # noqa: PLC0415
+    from signer_service.shell.keystore import read_public_key  # noqa: PLC0415
+
+    operator_key = read_public_key(out / "operator.pub", "operator public key")
+    return key_records.read_file(path, operator_key, prefix)
+
+
+@cli.command("key-records")
+def key_records_of_broker() -> None:
+    """Print the newest record of each key, for `provision --key-records`; configured by SIGNER_SERVICE_* as `run`."""
+
+    def read() -> int:
+        from signer_service import key_records, settings  # noqa: PLC0415
+
+        return key_records.of_broker(settings.load(), typer.echo, lambda line: typer.echo(line, err=True))
+
+    raise typer.Exit(_guarded(read))
 
 
 @cli.command()

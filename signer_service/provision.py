@@ -20,8 +20,9 @@ from common.errors import BadInput
 from common.ids import Index, KeyId, parse_key_id
 from common.secret import Secret
 from common.trust import read_roster
+from common.wire import codec
 from common.wire.envelope import sign_roster
-from common.wire.messages import NO_SIGNATURE, Roster, RosterKey, Seat
+from common.wire.messages import NO_SIGNATURE, KeyRecord, Roster, RosterKey, Seat
 from common.wire.shapes import MAX_SEATS
 from signer_service.protocol.machine import Entropy
 from signer_service.protocol.roster_step import refuse_step
@@ -42,6 +43,8 @@ class Plan:
     keys: tuple[tuple[KeyId, int], ...] = ()
     replace_seats: frozenset[Index] = frozenset()
     """Seats whose identity is to be made anew although the roster has one."""
+    key_records: tuple[bytes, ...] = ()
+    """The ceremony log is lost for good: another one goes on from these (``signer_service.key_records``)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,14 +127,15 @@ class _Run:
             operator_private, operator_public = self._make_pair("operator")
         edge_keys = self._edge(old)
         seats = self._seats(old)
+        log_generation, checkpoints = self._log(old, keys, seats)
         wanted = Roster(
             version=old.version if old else 1,
             protocol_version=old.protocol_version if old else PROTOCOL_VERSION,
-            log_generation=old.log_generation if old else 1,
+            log_generation=log_generation,
             seats=seats,
             keys=keys,
             edge_keys=edge_keys,
-            checkpoints=old.checkpoints if old else (),
+            checkpoints=checkpoints,
             signature=old.signature if old else NO_SIGNATURE,
         )
         if wanted == old:
@@ -217,6 +221,28 @@ class _Run:
         if path.exists():
             return ed25519.public_key(read_secret_key(path, "identity key"))
         return before.get(index, b"")
+
+    def _log(
+        self, old: Roster | None, keys: tuple[RosterKey, ...], seats: tuple[Seat, ...]
+    ) -> tuple[int, tuple[bytes, ...]]:
+        """Which ceremony log counts, and the key records that it goes on from."""
+        records = self._plan.key_records
+        if not records or (old is not None and records == old.checkpoints):
+            return (old.log_generation, old.checkpoints) if old else (1, ())
+        if old is None:
+            raise BadInput("key-records", "there is no roster to go on from: bring roster.avro for this run")
+        if (keys, seats) != (old.keys, old.seats):
+            # Two changes at once could not be told apart by who looks at what went wrong.
+            raise BadInput("key-records", "a new log is begun with the committee as it is: change that afterwards")
+        held = {codec.decode(raw, KeyRecord).key_id for raw in records}
+        missing = [key.key_id for key in keys if key.key_id not in held]
+        if missing:
+            # On the new log that key would be one that was never made.
+            raise BadInput("key-records", f"there is no record of {', '.join(missing)}: on a new log it would be lost")
+        self._lines.append(
+            f"log generation {old.log_generation + 1}: goes on from the records of {', '.join(sorted(held))}"
+        )
+        return old.log_generation + 1, records
 
     def _edge(self, old: Roster | None) -> tuple[bytes, ...]:
         private, public = self._out / "edge.key", self._out / "edge.pub"

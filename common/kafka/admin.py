@@ -39,6 +39,7 @@ _VISIBLE_S = 20.0
 _PAUSE_S = 0.1
 _CLOSE_S = 5.0
 
+_HOPELESS = {"credentials", "tls"}
 _KINDS = {ResourceType.TOPIC: Kind.TOPIC, ResourceType.GROUP: Kind.GROUP}
 _TYPES = {kind: resource_type for resource_type, kind in _KINDS.items()}
 
@@ -54,6 +55,8 @@ class RealAdmin:
         self._client: AdminClient | None = None
         self._why = ""
         """What a person has to mend before any broker answers: librdkafka says it beside, and then only times out."""
+        self._hopeless = False
+        """Asking again cannot help before it is mended."""
         self._closed = False
 
     async def topics(self) -> Mapping[str, int]:
@@ -110,6 +113,7 @@ class RealAdmin:
     def _on_error(self, error: KafkaError) -> None:
         if (kind := kind_of(error.name(), error.str())) is not None:
             self._why = f"{remedy(kind, self._settings)} ({error.str()})"
+            self._hopeless = kind in _HOPELESS
 
     def _drop(self) -> None:
         self._client = None
@@ -131,10 +135,10 @@ class RealAdmin:
                 found = self._admin().list_topics(timeout=_QUESTION_S)
             except KafkaException as error:
                 self._admin().poll(0)  # what is wrong with the connection is only told here
-                if self._closed or self._why or error.args[0].code() not in TRANSIENT or time.monotonic() > end:
+                if self._closed or self._hopeless or error.args[0].code() not in TRANSIENT or time.monotonic() > end:
                     raise
             else:
-                self._why = ""
+                self._why, self._hopeless = "", False
                 return found
 
     def _ensure(self, specs: Sequence[TopicSpec]) -> Ensured:

@@ -9,6 +9,7 @@ import asyncio
 import concurrent.futures
 import logging
 import threading
+import time
 from collections.abc import Callable, Iterable
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, TopicPartition
@@ -20,6 +21,13 @@ from common.kafka.state import Witness
 
 _CLOSE_MARGIN_S = 15.0
 """Beyond the grace: a commit waits for a coordinator that is away at most its session timeout of 10 s."""
+
+OWN_ECHO_S = 60.0
+"""So long after we lost our partitions, who takes our place in the group may be ourselves."""
+LOST_BY_FENCE_S = 1.0
+"""Who is fenced loses his partitions, too, and is told of it in no certain order: a loss so recent is the same."""
+_FENCED = "Static consumer fenced"
+"""As librdkafka names it in a fatal error, whose code says only that it is one."""
 
 _logger = logging.getLogger(__name__)
 
@@ -45,6 +53,9 @@ class RealGroup(Owner):
         self._stores: dict[int, int] = {}  # not yet handed to librdkafka
         self._stores_lock = threading.Lock()
         # The owner thread's own.
+        self._denied = False
+        self._just_lost_at: float | None = None
+        self._lost_at: float | None = None
         self._held: set[int] = set()
         self._left: set[int] = set()  # went away during this turn
         self._stored: dict[int, int] = {}  # handed to librdkafka since the partition came
@@ -77,6 +88,8 @@ class RealGroup(Owner):
         )
 
     def turn(self) -> None:
+        if self._just_lost_at is not None and time.monotonic() - self._just_lost_at > LOST_BY_FENCE_S:
+            self._lost_at, self._just_lost_at = self._just_lost_at, None
         self._left.clear()
         self._hand_stores()
 
@@ -93,15 +106,40 @@ class RealGroup(Owner):
     def ours(self, records: list[Record]) -> list[Record]:
         # A rebalance can happen inside the very call that fetched the batch: records of a partition that has gone
         # belong to its next owner.
+        if records:
+            self._let_in()
         return [record for record in records if record.partition in self._held and record.partition not in self._left]
 
     def failed(self, message: Message, error: KafkaError) -> None:
         super().failed(message, error)
         if error.code() in DENIED:
+            self._denied = True
             self.connection.post(self._tell_kept_out, True)
 
+    def replaceable(self, error: KafkaError) -> bool:
+        """A broker that stood still answers each time that we asked to join, the first time last: then the member
+        that we are is fenced by the one that we were. Without a loss before, it is another process with our seat."""
+        lost_at, self._lost_at = self._lost_at, None
+        echo = lost_at is not None and time.monotonic() - lost_at < OWN_ECHO_S
+        return echo and (error.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED in error.str())
+
+    def replaced(self) -> None:
+        _logger.warning(
+            "%s: our place in the group went to an earlier request of ours: joining anew", self.witness.name
+        )
+        self._just_lost_at = None
+        if gone := frozenset(self._held):
+            self._let_go(gone)
+            self.connection.post(self._tell_lost, gone)
+
+    def _let_in(self) -> None:
+        """A record, or a partition: the broker allows us to read again. Who was denied keeps his partitions."""
+        if self._denied:
+            self._denied = False
+            self.connection.post(self._tell_kept_out, False)
+
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        self.connection.post(self._tell_kept_out, False)
+        self._let_in()
         self.consumer.incremental_assign(partitions)
         numbers = frozenset(partition.partition for partition in partitions)
         self._held |= numbers
@@ -134,6 +172,7 @@ class RealGroup(Owner):
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(partition.partition for partition in partitions)
+        self._just_lost_at = time.monotonic()
         self._let_go(numbers)
         self.connection.post(self._tell_lost, numbers)
         self.consumer.incremental_unassign(partitions)

@@ -12,8 +12,11 @@ Option = str | int | float | bool
 Options = dict[str, Option]
 
 COMMIT_INTERVAL_MS = 250
-STATISTICS_INTERVAL_MS = 5_000
+STATISTICS_INTERVAL_MS = 2_000
+"""A client that reads what nobody writes learns from them alone that its broker is back."""
 MESSAGE_TIMEOUT_MS = 5_000
+METADATA_INTERVAL_MS = 4_000
+"""A question of some hundred bytes, each time."""
 
 FRAMING_BYTES = 1024
 """Room for the batch and record headers around one record: the broker's limit counts them, the sender's does not."""
@@ -37,6 +40,10 @@ def common(settings: KafkaSettings, role: Role) -> Options:
         "reconnect.backoff.ms": 50,
         "reconnect.backoff.max.ms": 1_000,
         "socket.timeout.ms": 10_000,
+        # A node that has just woken up says at first that nobody is in the cluster, itself neither. Whoever believed it
+        # asks again only after these, which are five minutes each if nothing is said.
+        "topic.metadata.refresh.interval.ms": METADATA_INTERVAL_MS,
+        "metadata.recovery.rebootstrap.trigger.ms": METADATA_INTERVAL_MS,
         # A topic comes from the table or not at all. (The producer's default is true.)
         "allow.auto.create.topics": False,
         **settings.security,

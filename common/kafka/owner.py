@@ -74,6 +74,10 @@ class _Fatal(Exception):
     """The client says that it cannot go on: no bug of ours."""
 
 
+class Again(Exception):
+    """The client cannot go on, and another one in its place can."""
+
+
 class Owner:
     """Base of the two consumers: thread, command queue, batches, errors, end."""
 
@@ -94,6 +98,7 @@ class Owner:
         self._owner: int | None = None
         self._client: Consumer | None = None
         self._closed = False
+        self._giving_up = False  # the owner thread's own
 
     # For the event loop.
 
@@ -197,6 +202,17 @@ class Owner:
         """End the Consumer in order. Left out, it is only dropped: nobody is told."""
         self.consumer.close()
 
+    def replaceable(self, error: KafkaError) -> bool:
+        """Whether a new client may take the place of one that has met this fatal error."""
+        return False
+
+    def give_up_client(self) -> None:
+        """Have a new client take the place of this one, at the end of this poll."""
+        self._giving_up = True
+
+    def replaced(self) -> None:
+        """What the client that was given up held is gone."""
+
     def stopping(self) -> bool:
         """Whether ``close()`` was called."""
         return self._stop.is_set()
@@ -228,10 +244,7 @@ class Owner:
         self._owner = threading.get_ident()
         in_order = False
         try:
-            self._client = Consumer(
-                self._config | {"error_cb": self._on_error, "stats_cb": self.witness.statistics},
-                logger=self.connection.trouble,
-            )
+            self._client = self._new_client()
             try:
                 self.opening()
             except Exception as error:  # noqa: BLE001 - it is raised again, by start()
@@ -239,7 +252,7 @@ class Owner:
                 in_order = True
             else:
                 self.connection.post(self._opened, None)
-                self._loop()
+                self._turns()
                 self._do_commands()
                 self.turn()
                 in_order = True
@@ -254,12 +267,34 @@ class Owner:
             self._client = None
             self.connection.post(self._finished, in_order)
 
+    def _new_client(self) -> Consumer:
+        return Consumer(
+            self._config | {"error_cb": self._on_error, "stats_cb": self.witness.statistics},
+            logger=self.connection.trouble,
+        )
+
+    def _turns(self) -> None:
+        while True:
+            try:
+                self._loop()
+            except Again:
+                self.replaced()
+                # Only dropped: in order, it would ask a broker about what it no longer has.
+                self._client = None
+                self._client = self._new_client()
+                self.opening()
+            else:
+                return
+
     def _loop(self) -> None:
         while not self.stopping():
             self.witness.beat()
             self._do_commands()
             self.turn()
             first = self.consumer.poll(POLL_S)
+            if self._giving_up:  # with what was just fetched: it is fetched again
+                self._giving_up = False
+                raise Again
             if first is None:
                 continue
             batch = [first, *self.consumer.consume(BATCH, 0)]
@@ -269,6 +304,8 @@ class Owner:
                 if error is None:
                     records.append(_record(message))
                 elif error.fatal() or error.code() == KafkaError._FATAL:  # a fenced member shows only as the code
+                    if self.replaceable(error):
+                        raise Again
                     raise _Fatal(error.str())
                 else:
                     self.failed(message, error)
@@ -290,7 +327,9 @@ class Owner:
             self._commands.get()()
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal():
+        if error.fatal() and self.replaceable(error):
+            self.give_up_client()
+        elif error.fatal():
             self.witness.fatal(f"{error.name()}: {error.str()}")
         elif error.code() == KafkaError._ALL_BROKERS_DOWN:
             self.witness.seen_down()

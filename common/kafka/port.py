@@ -248,6 +248,9 @@ class TailConsumer(Protocol):
             Unavailable: ``broker-unreachable`` or ``topic-missing``.
         """
 
+    def renew(self) -> None:
+        """Go on with a new client, behind the last record that was delivered: none is lost, none comes twice."""
+
     async def close(self) -> None:
         """Stop on the owner thread; nothing is delivered after it returns. Bounded; may be repeated."""
 

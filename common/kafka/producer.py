@@ -19,7 +19,7 @@ from common.kafka import options
 from common.kafka.owner import DENIED
 from common.kafka.port import Delivery, KafkaSettings, OnDelivery
 from common.kafka.state import Witness
-from common.kafka.trouble import not_allowed
+from common.kafka.trouble import not_allowed, too_old
 from common.wire.topics import MAX_RECORD_BYTES
 
 CLOSE_S = 5.0
@@ -53,7 +53,7 @@ class RealProducer:
             self._client = Client(options.producer(self._settings) | callbacks, logger=self._witness.connection.trouble)
         except KafkaException as refused:
             # All else in it is ours: what librdkafka does not take is in the file of security options.
-            where = f"{self._settings.variables}KAFKA_SECURITY_FILE"
+            where = self._settings.told_by[1]
             raise BadInput("kafka-security-option", f"{where}: {refused.args[0].str()}", "security") from None
         self._thread = threading.Thread(target=self._run, name=self._witness.name, daemon=True)
         self._thread.start()
@@ -172,6 +172,8 @@ class RealProducer:
         if error.code() in DENIED:
             # An idempotent producer is told so at its first contact (KIP-679), and never asks again.
             self._witness.fatal(f"{not_allowed('to write to any topic', self._settings)} ({error.name()})")
+        elif error.code() == KafkaError._UNSUPPORTED_FEATURE:
+            self._witness.fatal(f"{too_old(self._settings)} ({error.str()})")
         else:
             self._witness.fatal(f"{error.name()}: {error.str()}")
 

@@ -6,6 +6,7 @@ answers written in between would be lost. So the watermarks are asked first, ass
 """
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,7 +16,7 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from common.errors import BadInput, Unavailable
 from common.kafka import options
 from common.kafka.owner import DENIED, TOPIC_MISSING, TRANSIENT, Owner
-from common.kafka.port import At, Deliver, KafkaSettings, OnLost, Position, Start, Watermarks
+from common.kafka.port import At, Deliver, KafkaSettings, OnLost, Position, Record, Start, Watermarks
 from common.kafka.state import Witness
 from common.kafka.trouble import not_allowed
 
@@ -26,6 +27,8 @@ _QUESTION_S = 1.0
 """Asked again until a longer bound is over: a thread that waits for an answer cannot be told to end."""
 _WATERMARKS_S = 5.0
 _PAUSE_S = 0.1
+
+_logger = logging.getLogger(__name__)
 
 
 class RealTail(Owner):
@@ -47,6 +50,8 @@ class RealTail(Owner):
         # Written by the owner thread before start() returns, only read after.
         self._begin: dict[tuple[str, int], int] = {}
         self._end: dict[tuple[str, int], int] = {}
+        # The owner thread's own: where a new client would go on; nothing before the first has found its place.
+        self._next: dict[tuple[str, int], int] | None = None
 
     def begin_at_start(self, topic: str, partition: int = 0) -> int:
         return self._begin[topic, partition]
@@ -68,10 +73,27 @@ class RealTail(Owner):
                     raise self._as_ours(error.args[0], topic) from error
             await asyncio.sleep(_PAUSE_S)
 
+    def renew(self) -> None:
+        self.command(self.give_up_client)
+
     # The owner thread.
 
     def opening(self) -> None:
-        assignment = []
+        if self._next is None:
+            self._next = self._find_place()
+        self.consumer.assign([TopicPartition(*where, offset) for where, offset in self._next.items()])
+
+    def replaced(self) -> None:
+        _logger.warning("%s: reading on with a new client", self.witness.name)
+
+    def ours(self, records: list[Record]) -> list[Record]:
+        if self._next is not None:
+            for record in records:
+                self._next[record.topic, record.partition] = record.offset + 1
+        return records
+
+    def _find_place(self) -> dict[tuple[str, int], int]:
+        assignment = {}
         for topic, position in self._positions.items():
             try:
                 partitions = self.patiently(partial(self._partitions, topic), START_S, TRANSIENT)
@@ -90,16 +112,22 @@ class RealTail(Owner):
                         begin = marks.low if isinstance(position, Start) else marks.high
                     self._begin[topic, partition] = begin
                     self._end[topic, partition] = marks.high
-                    assignment.append(TopicPartition(topic, partition, begin))
+                    assignment[topic, partition] = begin
             except KafkaException as error:
                 raise self._as_ours(error.args[0], topic) from error
-        self.consumer.assign(assignment)
+        return assignment
 
     def failed(self, message: Message, error: KafkaError) -> None:
         if error.code() == KafkaError._AUTO_OFFSET_RESET and self._on_reset_error is not None:
+            self._leave(message.topic(), message.partition())
             self.connection.post(self._on_reset_error, message.topic() or "", f"{error.name()}: {error.str()}")
         else:
             super().failed(message, error)
+
+    def _leave(self, topic: str | None, partition: int | None) -> None:
+        """That partition is read no more; nor would it be by a new client."""
+        if self._next is not None and topic is not None and partition is not None:
+            self._next.pop((topic, partition), None)
 
     def _partitions(self, topic: str) -> int:
         return self.patiently(partial(self._ask_partitions, topic), MISSING_S, TOPIC_MISSING)

@@ -20,6 +20,8 @@ EXPLAINED_S: Final = 5.0
 """A connection that failed this recently, with a reason that was said, is why the broker is lost."""
 _MOST_KINDS: Final = 256
 
+OLDEST_KAFKA: Final = "2.4"
+"""All that we ask for is there from this version on; tests run on the one that the launcher names."""
 REMEDIES: Final = {
     "host": "its host name is not known: correct {bootstrap}",
     "credentials": "it refuses who we say we are: correct sasl.* in the file named by {security}",
@@ -166,6 +168,18 @@ def not_allowed(what: str, settings: KafkaSettings) -> str:
     return (
         f"the broker does not allow us {what}: add the rules of our principal (`signer-flow topics --acls` prints "
         f"them), or log in as who has them, by the file named by {settings.told_by[1]}"
+    )
+
+
+def too_old(settings: KafkaSettings) -> str:
+    """The line about a broker that lacks what we cannot do without.
+
+    librdkafka says so of idempotence (0.11). Without static members (2.3) a restarted signer only waits longer for its
+    partitions, and nobody is told: hence the version that is named.
+    """
+    return (
+        f"the broker at {settings.bootstrap} is too old: it needs Apache Kafka {OLDEST_KAFKA} or newer; upgrade it, or "
+        f"name another by {settings.told_by[0]}"
     )
 
 

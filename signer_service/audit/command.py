@@ -4,15 +4,16 @@ import asyncio
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Final
 
 import orjson
 
-from common.errors import BadInput, Unavailable
+from common.errors import BadInput
 from common.ids import KeyId, parse_key_id
 from common.kafka.client import KafkaClient
-from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.port import KafkaSettings
 from common.kafka.security import read_security_file
 from common.wire import topics
 from signer_service.app import make_log_trust
@@ -20,7 +21,7 @@ from signer_service.audit import log_file
 from signer_service.audit.auditor import Auditor
 from signer_service.audit.facts import DoesNotHold, Logged, Report
 from signer_service.audit.report import as_json, as_lines
-from signer_service.audit.source import read_log
+from signer_service.audit.source import read_log_of
 from signer_service.shell.keystore import read_public_key
 
 EXIT_HOLDS: Final = 0
@@ -104,22 +105,6 @@ def _of_broker(asked: Asked, operator_key: bytes) -> Report:
     settings = KafkaSettings(asked.kafka or "", "signer-audit", topic_prefix=prefix, security=security)
     auditor = Auditor(make_log_trust(prefix, operator_key), operator_key)
 
-    async def read(take: Callable[[Logged], None]) -> None:
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def on_fatal(detail: str) -> None:
-            if not ended.done():
-                ended.set_exception(Unavailable("kafka", detail))
-
-        reading = asyncio.ensure_future(read_log(KafkaClient(settings, Hooks(on_fatal=on_fatal)), topic, take))
-        await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
-        if not reading.done():
-            reading.cancel()
-            await asyncio.wait({reading})
-            ended.result()
-        ended.cancel()
-        reading.result()
-
     with log_file.saving(asked.save, topic) if asked.save is not None else nullcontext() as writer:
 
         def take(logged: Logged) -> None:
@@ -127,5 +112,5 @@ def _of_broker(asked: Asked, operator_key: bytes) -> Report:
                 writer.add(logged)
             auditor.take(logged)
 
-        asyncio.run(read(take))
+        asyncio.run(read_log_of(partial(KafkaClient, settings), topic, take))
     return auditor.report()

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from common.errors import BadInput, Unavailable
-from common.kafka.port import Kafka, OnLost, Record, Start
+from common.kafka.port import Hooks, Kafka, OnLost, Record, Start
 from signer_service.audit.facts import Logged
 
 STALL_S: Final = 30.0
@@ -48,3 +48,25 @@ async def read_log(kafka: Kafka, topic: str, take: Callable[[Logged], None]) -> 
             await asyncio.sleep(0)
     finally:
         await tail.close()
+
+
+async def read_log_of(client: Callable[[Hooks], Kafka], topic: str, take: Callable[[Logged], None]) -> None:
+    """``read_log`` with a client that is made for it, and whose end is an error.
+
+    Raises:
+        BadInput, Unavailable: as ``read_log``; also Unavailable ``kafka``: the client cannot go on.
+    """
+    ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def on_fatal(detail: str) -> None:
+        if not ended.done():
+            ended.set_exception(Unavailable("kafka", detail))
+
+    reading = asyncio.ensure_future(read_log(client(Hooks(on_fatal=on_fatal)), topic, take))
+    await asyncio.wait({reading, ended}, return_when=asyncio.FIRST_COMPLETED)
+    if not reading.done():
+        reading.cancel()
+        await asyncio.wait({reading})
+        ended.result()
+    ended.cancel()
+    reading.result()

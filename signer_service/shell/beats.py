@@ -10,6 +10,7 @@ from collections.abc import Callable
 from common.clock_skew import SkewMeter
 from common.errors import Unavailable
 from common.ids import Instant
+from common.kafka.hearing import Hearing
 from common.kafka.port import Delivery, Producer
 from common.observability.metrics import Metrics
 from common.wire import codec
@@ -38,6 +39,7 @@ class Beats:
         keys: Callable[[], tuple[KeyPresence, ...]],
         skew: SkewMeter,
         on_bug: Callable[[BaseException], None],
+        hearing: Hearing,
     ) -> None:
         self._loop = loop
         self._producer = producer
@@ -51,6 +53,7 @@ class Beats:
         self._keys = keys
         self._skew = skew
         self._on_bug = on_bug
+        self._hearing = hearing
         self._started = sources.now()
         self._seq = 0
         self._handle: asyncio.TimerHandle | None = None
@@ -71,7 +74,7 @@ class Beats:
     def within(self, seconds: float) -> None:
         """Something changed that may wait: beat then, unless another beat comes before."""
         if self._handle is not None and self._soon is None and self._later is None:
-            self._later = self._loop.call_later(seconds, self._beat_later)
+            self._later = self._loop.call_later(seconds, self._beat)
 
     def stop(self) -> None:
         """No more beats."""
@@ -82,10 +85,6 @@ class Beats:
 
     def _beat_soon(self) -> None:
         self._soon = None
-        self._beat()
-
-    def _beat_later(self) -> None:
-        self._later = None
         self._beat()
 
     def _tick(self) -> None:
@@ -128,5 +127,6 @@ class Beats:
         )
 
     def _count(self, delivery: Delivery) -> None:
+        self._hearing.delivered(delivery)
         if delivery.error is not None:
             self._metrics.kafka_delivery_failures.labels(topic=self._topic).inc()

@@ -15,7 +15,7 @@ leftover but a file of another time (a restored backup, say): that is refused, n
 
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,6 +29,7 @@ from signer_service.shell.keystore import Sealer
 
 _GENERATION_BYTES: Final = 16
 _LARGEST_FILE: Final = 256 * 1024 * 1024
+_NOT_OURS: Final = "opens, but does not hold what this version writes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +185,13 @@ class StateDir:
         disk.write_durably(self._journal, self._sealer.seal("journal", "", _pack((public, *entries))))
 
     def _parse_journal(self, raw: bytes) -> tuple[bytes, dict[KeyId, bytes]]:
-        plain = self._sealer.open(self._journal, "journal", "", raw)
-        public, *entries = _unpack(plain)
-        pairs = zip(entries[::2], entries[1::2], strict=True)
-        return public, {KeyId(key_id.decode()): generation for key_id, generation in pairs}
+        parts = _unpack(self._journal, self._sealer.open(self._journal, "journal", "", raw))
+        try:
+            public, *entries = parts
+            pairs = zip(entries[::2], entries[1::2], strict=True)
+            return public, {parse_key_id(key_id.decode("ascii")): generation for key_id, generation in pairs}
+        except (ValueError, BadInput):
+            raise _refuse(self._journal, _NOT_OURS) from None
 
     def _write_share(self, key_id: KeyId, generations: tuple[_Generation, ...] | list[_Generation]) -> None:
         parts = [part for each in generations for part in (bytes([each.settled]) + each.name, each.content.expose())]
@@ -199,7 +203,9 @@ class StateDir:
             parse_key_id(name)
         except BadInput:
             raise _refuse(path, "is not a share") from None
-        parts = _unpack(self._sealer.open(path, "share", name, _read(path) or b""))
+        parts = _unpack(path, self._sealer.open(path, "share", name, _read(path) or b""))
+        if len(parts) % 2:
+            raise _refuse(path, _NOT_OURS)
         pairs = zip(parts[::2], parts[1::2], strict=True)
         return tuple(_Generation(head[1:], Secret(content), settled=head[:1] == b"\x01") for head, content in pairs)
 
@@ -234,17 +240,16 @@ def _pack(parts: tuple[bytes, ...] | list[bytes]) -> bytes:
     return b"".join(len(part).to_bytes(4, "big") + part for part in parts)
 
 
-def _unpack(packed: bytes) -> list[bytes]:
-    return list(_parts(packed))
-
-
-def _parts(packed: bytes) -> Iterator[bytes]:
-    # What is read here was authenticated: it is as we wrote it.
-    at = 0
+def _unpack(path: Path, packed: bytes) -> list[bytes]:
+    # What is read here was authenticated, so it is as one of us wrote it; another version of us, perhaps.
+    parts, at = [], 0
     while at < len(packed):
         end = at + 4 + int.from_bytes(packed[at : at + 4], "big")
-        yield packed[at + 4 : end]
+        if len(packed) < max(end, at + 4):
+            raise _refuse(path, _NOT_OURS)
+        parts.append(packed[at + 4 : end])
         at = end
+    return parts
 
 
 def _refuse(path: Path, what: str) -> BadInput:

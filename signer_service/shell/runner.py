@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from common.clock_skew import SkewMeter
 from common.errors import Unavailable
 from common.ids import Instant
+from common.kafka.hearing import Hearing
 from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Position, Record, Start, TailConsumer
 from common.observability.admin import Health
 from common.observability.lines import Lines
@@ -85,6 +86,7 @@ class Replica:
         self._skew = SkewMeter()
         self._watch_peers = PeerWatch(settings.suspect_after_ms / 1000, self._seat)
         self._heartbeat = Heartbeat(loop, metrics)
+        self._hearing = Hearing(loop.time, self._renew_tails)
 
         book = RecordBook(self._store)
         traces = Traces(given.spans)
@@ -175,6 +177,7 @@ class Replica:
             self._standing.keys,
             self._skew,
             self._life.bug,
+            self._hearing,
         )
 
     async def run(self, stop: asyncio.Event) -> None:
@@ -220,9 +223,8 @@ class Replica:
         self._producer.start()
         if not settings.kafka_embedded:
             await self._patiently(self._make_own_topic)
-        await self._patiently(self._read_peers)
-        keys = await self._patiently(self._read_keys)
-        await self._patiently(lambda: self._find_place(keys))
+        _, keys = await asyncio.gather(self._patiently(self._read_peers), self._patiently(self._read_keys))
+        await self._find_place(keys)
         self._ceremonies.feed(RosterFile(self._given.roster_raw))
         self._life.task("ceremonies", self._ceremonies.run())
         log = await self._read_log()
@@ -277,11 +279,12 @@ class Replica:
 
     async def _find_place(self, keys: TailConsumer) -> None:
         """Nobody reads a thousand epochs to find out that they are over."""
-        marks = await keys.watermarks(self._names.ceremony)
         copies, end = self._ceremonies.copies, keys.end_at_start(self._names.keys)
         if keys.begin_at_start(self._names.keys) < end:
             await wait_until(lambda: copies.next >= end, COPIES_S)
         self._ceremonies.find_place(self._given.roster)
+        # Asked for after the copies were read: one of a commit in between leads to where the log did not reach before.
+        marks = await self._patiently(lambda: keys.watermarks(self._names.ceremony))
         if not marks.low <= self._ceremonies.state.log.offset + 1 <= marks.high:
             self._ceremonies.give_up_place()
 
@@ -372,7 +375,13 @@ class Replica:
         if len(presence) < len(records):
             self._peers.deliver([record for record in records if record.topic != self._names.presence])
         if presence:
+            self._hearing.heard()
             self._presence.deliver(presence)
+
+    def _renew_tails(self) -> None:
+        _log.warning("our beats are confirmed, and no beat was heard for long: reading on with new clients")
+        for tail in self._tails:
+            tail.renew()
 
     def _store(self, partition: int, next_offset: int) -> None:
         if self._group is not None:

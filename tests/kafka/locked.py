@@ -4,7 +4,7 @@ import datetime as dt
 import os
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address
 from pathlib import Path
 
@@ -71,7 +71,7 @@ class Locked:
 
     folder: Path
     port: int
-    users: Mapping[str, str]
+    users: Mapping[str, str] = field(repr=False)
     by_certificate: tuple[str, ...]
     authority: Authority
 
@@ -83,6 +83,10 @@ class Locked:
     def tls(self) -> str:
         return f"{HOST}:{self.port + 1}"
 
+    @property
+    def sasl_tls(self) -> str:
+        return f"{HOST}:{self.port + 2}"
+
     def options(self, user: str, password: str | None = None) -> dict[str, str]:
         """librdkafka's options to log in."""
         return {
@@ -90,6 +94,14 @@ class Locked:
             "sasl.mechanism": "SCRAM-SHA-512",
             "sasl.username": user,
             "sasl.password": self.users[user] if password is None else password,
+        }
+
+    def options_with_tls(self, user: str) -> dict[str, str]:
+        """The same on a connection that nobody else can read: SASL_SSL."""
+        return {
+            **self.options(user),
+            "security.protocol": "SASL_SSL",
+            "ssl.ca.location": str(self.authority.folder / "ca.pem"),
         }
 
     def login(self, user: str) -> tuple[str, dict[str, str]]:

@@ -10,12 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
-from confluent_kafka.admin import AdminClient
 
-from common.kafka.client import KafkaClient
 from common.kafka.port import At, Delivery, End, KafkaSettings, OnLost, Producer, Record
 from common.wire import topics
-from tests.brokers import Broker, launcher, until
+from tests.brokers import Broker, launcher, made_again, until
 from tests.kafka.members import Client, Member, written
 
 pytestmark = [pytest.mark.anyio, pytest.mark.kafka]
@@ -97,21 +95,6 @@ async def test_a_member_whose_seat_is_taken_by_another_process_ends(broker: Brok
         await usurper.close()
 
 
-async def _remake(broker: Broker, spec: topics.TopicSpec) -> None:
-    def delete() -> None:
-        admin = AdminClient({"bootstrap.servers": broker.settings.bootstrap})
-        admin.delete_topics([spec.name])[spec.name].result(20.0)
-
-    await asyncio.to_thread(delete)
-    watch = KafkaClient(broker.settings).admin()
-    end = time.monotonic() + 20.0
-    while spec.name in await watch.topics():
-        assert time.monotonic() < end
-        await asyncio.sleep(0.05)
-    await watch.ensure([spec])
-    await watch.close()
-
-
 async def test_a_reader_of_answers_goes_on_when_its_topic_is_made_again(
     broker: Broker, client: Client, producer: Producer
 ) -> None:
@@ -122,7 +105,7 @@ async def test_a_reader_of_answers_goes_on_when_its_topic_is_made_again(
     await client.tail({spec.name: End()}, got.extend)
     await written(producer, spec.name, [b"old"])
     await until(lambda: got, "a record")
-    await _remake(broker, spec)
+    await made_again(broker, spec, 20.0)
     outcomes: list[Delivery] = []
 
     def new_record_came() -> bool:
@@ -143,7 +126,7 @@ async def test_a_reader_of_the_ceremony_log_stops_and_says_so_when_its_topic_is_
     got: list[Record] = []
     lost: list[str] = []
     await client.tail({spec.name: At(10)}, got.extend, OnLost.ERROR, lambda topic, _: lost.append(topic))
-    await _remake(broker, spec)
+    await made_again(broker, spec, 20.0)
     await until(lambda: lost, "the alarm")
     assert lost == [spec.name]
     assert not got

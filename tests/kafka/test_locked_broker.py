@@ -26,6 +26,7 @@ from confluent_kafka import (
 )
 from confluent_kafka.admin import (  # type: ignore[attr-defined]
     AclBinding,
+    AclBindingFilter,
     AclOperation,
     AclPermissionType,
     AdminClient,
@@ -36,14 +37,15 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from common.errors import Unavailable
 from common.kafka.client import KafkaClient
-from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.port import End, Hooks, KafkaSettings, Record
 from common.wire import access, topics
 from common.wire.access import Acl, Operation, Principals
 from rest_api.topics_command import Cluster, System, compare_rules, create_topics
 from tests.brokers import require_tools, until
-from tests.kafka.locked import Locked, start
+from tests.kafka import members
+from tests.kafka.locked import Authority, Locked, start
 from tests.kafka.locked_system import APIS, SIGNERS, LockedSystem
-from tests.kafka.members import failures_of
+from tests.kafka.members import Client, Member, failures_of
 
 pytestmark = [pytest.mark.kafka, pytest.mark.timeout(300)]
 
@@ -169,6 +171,8 @@ def test_who_may_not_write_ends_who_may_not_read_waits_and_with_all_rules_the_sy
         audited = subprocess.run(audit, capture_output=True, text=True, check=False, timeout=WAIT_S)
         assert audited.returncode == 0, audited.stdout + audited.stderr
         assert "everything holds" in audited.stdout
+        for name in system.names:
+            assert not any(password in system.log(name) for password in locked.users.values())
 
 
 @pytest.fixture(scope="module")
@@ -277,21 +281,48 @@ def test_only_the_operator_makes_topics_and_nobody_deletes_one_or_adds_a_rule(wi
 
 def test_rules_that_should_not_be_there_are_named_and_left_alone(with_rules: Locked) -> None:
     made = AdminClient(config(with_rules, "admin"))
-    too_much = [
-        AclBinding(ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:stranger", *("*", read_), allow_)
-        for read_, allow_ in ((AclOperation.DESCRIBE, AclPermissionType.ALLOW),)
-    ]
+    too_much = AclBinding(
+        *(ResourceType.TOPIC, "*", ResourcePatternType.LITERAL, "User:stranger", "*"),
+        *(AclOperation.DESCRIBE, AclPermissionType.ALLOW),
+    )
     elsewhere = AclBinding(
         *(ResourceType.TOPIC, "orders", ResourcePatternType.LITERAL, "User:stranger", "*"),
         *(AclOperation.READ, AclPermissionType.ALLOW),
     )
-    for future in made.create_acls([*too_much, elsewhere]).values():
+    for future in made.create_acls([too_much, elsewhere]).values():
         future.result(WAIT_S)
     for _ in range(2):
         report = asyncio.run(compare_rules(cluster(with_rules, "admin"), System(APIS, SIGNERS), WANTED, apply=True))
         assert report.added == report.differences.missing == ()
         (superfluous,) = report.differences.superfluous
         assert (superfluous.principal, superfluous.resource.name) == ("User:stranger", "*")
+
+
+@pytest.mark.anyio
+async def test_a_member_that_may_read_again_is_no_longer_kept_out(with_rules: Locked) -> None:
+    """It keeps its partitions all the while, so that no rebalance tells of it."""
+    settings = KafkaSettings(with_rules.bootstrap, "test", security=with_rules.options("signer-1"))
+    client, member = Client(settings), Member()
+    writer = KafkaClient(KafkaSettings(with_rules.bootstrap, "test", security=with_rules.options("admin"))).producer()
+    try:
+        await client.member("signer.v1", member)
+        await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all", WAIT_S)
+        read = AclBindingFilter(
+            *(ResourceType.TOPIC, "signer.v1", ResourcePatternType.LITERAL, "User:signer-1", "*"),
+            *(AclOperation.READ, AclPermissionType.ALLOW),
+        )
+        admin = AdminClient(config(with_rules, "admin"))
+        for future in admin.delete_acls([read]).values():
+            assert len(future.result(WAIT_S)) == 1
+        await until(member.consumer.kept_out, "it is denied", WAIT_S)
+        await compare_rules(cluster(with_rules, "admin"), System(APIS, SIGNERS), WANTED, apply=True)
+        writer.start()
+        await members.written(writer, "signer.v1", [b"again"])
+        await until(lambda: member.records and not member.consumer.kept_out(), "it reads again", WAIT_S)
+        assert len(member.assigned) == 1
+    finally:
+        await writer.close()
+        await client.close()
 
 
 @pytest.mark.anyio
@@ -310,10 +341,9 @@ async def test_a_wrong_password_is_one_line_with_the_setting_and_goes_on_trying(
         await until(lambda: len(attempts) >= 3, "attempts to log in", WAIT_S)
     finally:
         await producer.close()
-    lines = {record.getMessage() for record in caplog.records if "refuses who we say we are" in record.getMessage()}
+    lines = [record.getMessage() for record in caplog.records if "refuses who we say we are" in record.getMessage()]
     (line,) = lines
     assert "correct sasl.* in the file named by SIGNER_SERVICE_KAFKA_SECURITY_FILE" in line
-    assert "not it" not in line
     assert True not in states
     admin = KafkaClient(settings).admin()
     try:
@@ -322,6 +352,37 @@ async def test_a_wrong_password_is_one_line_with_the_setting_and_goes_on_trying(
     finally:
         await admin.close()
     assert "correct sasl.* in the file named by SIGNER_SERVICE_KAFKA_SECURITY_FILE" in refused.value.detail
+    assert "not it" not in caplog.text + refused.value.detail
+
+
+@pytest.mark.anyio
+async def test_with_a_password_over_tls_a_pod_does_its_work_and_a_broker_of_another_authority_is_not_told_it(
+    with_rules: Locked, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = with_rules.options_with_tls("rest-api-0")
+    client = Client(KafkaSettings(with_rules.sasl_tls, "test", security=options))
+    got: list[Record] = []
+    try:
+        await client.tail({"signer.v1.presence": End()}, got.extend)
+        await members.written(client.producer(), "signer.v1.presence", [b"x"])
+        await until(lambda: any(record.value == b"x" for record in got), "the record", WAIT_S)
+    finally:
+        await client.close()
+
+    caplog.set_level(logging.INFO, "common.kafka")
+    Authority(tmp_path)
+    foreign = options | {"ssl.ca.location": str(tmp_path / "ca.pem")}
+    kafka = KafkaClient(KafkaSettings(with_rules.sasl_tls, "test", security=foreign, variables="SIGNER_REST_API_"))
+    attempts = failures_of(kafka)
+    producer = kafka.producer()
+    producer.start()
+    try:
+        await until(lambda: len(attempts) >= 2, "attempts to connect", WAIT_S)
+    finally:
+        await producer.close()
+    assert "_SSL" in attempts
+    assert "correct security.protocol and ssl.* in the file named by SIGNER_REST_API_KAFKA_SECURITY_FILE" in caplog.text
+    assert with_rules.users["rest-api-0"] not in caplog.text
 
 
 @pytest.mark.anyio

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Self
 
@@ -252,3 +252,15 @@ class Pod:
             lambda: all(item.request_id in self.outcomes for item in request.items), "an answer to each item", within_s
         )
         return [self.outcomes[item.request_id] for item in request.items]
+
+
+@pytest.fixture
+def signers(broker: Broker, tmp_path: Path) -> Iterator[Signers]:
+    """Three seats, two of which sign together, and the topics for one pod; nobody is started."""
+    broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
+    made = Signers(broker, tmp_path)
+    made.provision(3, 2)
+    try:
+        yield made
+    finally:
+        made.close()

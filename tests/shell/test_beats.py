@@ -10,6 +10,7 @@ from common import ed25519
 from common.clock_skew import SkewMeter
 from common.errors import BadInput
 from common.ids import BootId, Index, KeyId
+from common.kafka.hearing import Hearing
 from common.kafka.port import Record
 from common.observability.metrics import Metrics
 from common.wire import codec, topics
@@ -47,6 +48,7 @@ async def beating(producer: MemoryProducer) -> AsyncIterator[Beats]:
         lambda: (),
         SkewMeter(),
         bugs.append,
+        Hearing(loop.time, lambda: None),
     )
     beats.start()
     try:

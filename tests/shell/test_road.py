@@ -5,9 +5,7 @@ import base64
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from hashlib import sha256
-from pathlib import Path
 
 import pytest
 
@@ -16,9 +14,9 @@ from common.secret import Secret
 from common.wire import codec, topics
 from common.wire.messages import AuditEntry, AuditEvent, AuditKind, DeadLetter, RefusalCode, Refused, Signed
 from tests.brokers import Broker, apache, broker
-from tests.shell.road import DEFAULT, GARBAGE, PRINCIPAL, Pod, Signers
+from tests.shell.road import DEFAULT, GARBAGE, PRINCIPAL, Pod, Signers, signers
 
-__all__ = ["apache", "broker"]
+__all__ = ["apache", "broker", "signers"]
 
 # What Apache Kafka does differently at a restart is seen by the demo on it (tests/system).
 pytestmark = [
@@ -26,17 +24,6 @@ pytestmark = [
     pytest.mark.timeout(180),
     pytest.mark.parametrize("broker", ["embedded"], indirect=True),
 ]
-
-
-@pytest.fixture
-def signers(broker: Broker, tmp_path: Path) -> Iterator[Signers]:
-    broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
-    made = Signers(broker, tmp_path)
-    made.provision(3, 2)
-    try:
-        yield made
-    finally:
-        made.close()
 
 
 @pytest.mark.anyio
