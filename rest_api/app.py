@@ -24,7 +24,7 @@ from common.observability.metrics import Metrics
 from common.observability.spans import Spans
 from rest_api import problems
 from rest_api.callers import Callers
-from rest_api.dependencies import Batches, Services
+from rest_api.dependencies import Batches, Bodies, Services
 from rest_api.direct import DirectRoutes
 from rest_api.gateway.core import Gateway, GatewayConfig
 from rest_api.health import liveness, readiness
@@ -35,6 +35,7 @@ from rest_api.routes import cluster, health, keys, page, sign, sign_ws
 from rest_api.settings import Settings
 from rest_api.sockets import Sockets
 from rest_api.trust_files import TrustFiles, read_trust_files
+from rest_api.turns import InTurn, Turns
 
 VERSION = "0.1.0"
 DESCRIPTION = "Plain Ed25519 signatures (RFC 8032) from a key that no machine holds."
@@ -67,6 +68,7 @@ def create_app(
     trust = read_trust_files(settings)
     callers = Callers(settings.tokens_file, settings.rate_of_addresses, settings.trusted_proxies)
     metrics = Metrics()
+    turns = Turns()
     app = FastAPI(
         title="signer-flow",
         version=VERSION,
@@ -74,9 +76,10 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        lifespan=_lifespan(settings, trust, callers, metrics, on_fatal, spans),
+        lifespan=_lifespan(settings, trust, callers, metrics, turns, on_fatal, spans),
         telemetry=_telemetry(spans),
     )
+    app.add_middleware(InTurn, turns=turns)
     if spans is None:
         # With spans the router is asked always: the framework names a request's span by the route that it found.
         app.add_middleware(DirectRoutes, posts=sign.DIRECT)
@@ -95,6 +98,7 @@ def _lifespan(
     trust: TrustFiles,
     callers: Callers,
     metrics: Metrics,
+    turns: Turns,
     on_fatal: Callable[[str], None],
     spans: Spans | None,
 ) -> Callable[[FastAPI], Any]:
@@ -123,7 +127,15 @@ def _lifespan(
         admin = AdminServer(settings.admin_host, port, lambda: liveness(gateway), lambda: readiness(gateway), rendered)
         await admin.start()
         app.state.services = Services(
-            settings, gateway, metrics, Batches(settings.pending_limit_items), callers, Sockets(), spans
+            settings,
+            gateway,
+            metrics,
+            Batches(settings.pending_limit_items),
+            Bodies(),
+            turns,
+            callers,
+            Sockets(),
+            spans,
         )
         app.state.admin_port = admin.port
         gateway.start()

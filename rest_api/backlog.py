@@ -16,7 +16,7 @@ MEMORY_S: Final = 2.0
 
 
 class Backlog:
-    """The rate of signatures while plenty of items are pending. Times in seconds on one clock."""
+    """The rate of answers while plenty of items are pending. Times in seconds on one clock."""
 
     def __init__(self) -> None:
         self._at: float | None = None
@@ -25,7 +25,7 @@ class Backlog:
         self._known_s = 0.0
 
     def answered(self) -> None:
-        """A signature came."""
+        """An item was signed, or refused for a reason of its own."""
         self._fresh += 1
 
     def look(self, pending: int, now: float) -> None:

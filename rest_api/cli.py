@@ -26,8 +26,12 @@ COMMANDS: Final = {
     "token": "token",
     "topics": "topics",
     "demo": "demo",
+    "prove": "install",
+    "upgrade-check": "install",
+    "hand-on": "install",
 }
-"""Command to its module in ``rest_api.commands``, where the function has the command's name; in the order of --help."""
+"""Command to its module in ``rest_api.commands``, where the function has the command's name, with '_' for '-'; in the
+order of --help."""
 _EPILOGS: Final = {"demo": "Stops on Ctrl-C within 5 s and leaves nothing behind. " + EXIT_CODES}
 
 
@@ -49,7 +53,7 @@ def program(words: Sequence[str] = ()) -> typer.Typer:
     app.callback()(lambda: None)
     named = [word for word in words[:1] if word in COMMANDS]
     for name in named or COMMANDS:
-        command = getattr(import_module(f"rest_api.commands.{COMMANDS[name]}"), name)
+        command = getattr(import_module(f"rest_api.commands.{COMMANDS[name]}"), name.replace("-", "_"))
         app.command(epilog=_EPILOGS.get(name, EXIT_CODES))(command)
     return app
 

@@ -216,7 +216,7 @@ def read_signature(answer: Any, message: bytes, pinned: bytes | None, reference:
             signers=tuple(int(i) for i in answer["signers"]),
             reference=answer.get("reference"),
         )
-    except (KeyError, TypeError, ValueError, AttributeError):
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # JSON has numbers that are infinite
         raise WrongAnswer("the service's answer is not a signature object: is this URL a signer-flow API?") from None
     if pinned is not None and signature.public_key != pinned:
         raise WrongAnswer(f"signed by another key ({b64(signature.public_key)}) than the expected one")
@@ -261,7 +261,7 @@ def read_key(answer: Any) -> PublicKey:
             signers=int(answer["signers"]),
             details=dict(answer),
         )
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise WrongAnswer("the service's answer is not a key object: is this URL a signer-flow API?") from None
 
 

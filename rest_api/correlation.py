@@ -36,7 +36,7 @@ from typing import Final
 
 from common.errors import Bug
 from common.ids import BootId, Index, RecordId, RequestId
-from common.wire.messages import Accepted, Mode, MsgSigned, Refused, Signed, SignItem
+from common.wire.messages import Accepted, Mode, MsgSigned, RefusalCode, Refused, Signed, SignItem
 from rest_api.backlog import Backlog
 from rest_api.pending import Completed, End, Pending, Resend, Send, Step, View
 from rest_api.silence import Silence
@@ -170,7 +170,6 @@ class Correlation:
                         step.counts["signed"] += 1
                         self._heard(seat)
                         self.usual.answered(pending.age(self._now), self._now)
-                        self._backlog.answered()
                         self._complete(pending, signed, step)
                     else:
                         step.counts["invalid"] += 1
@@ -345,6 +344,9 @@ class Correlation:
 
     def _complete(self, pending: Pending, result: Signed | Accepted | Refused | End, step: Step) -> None:
         request_id = pending.item.request_id
+        # Refused for want of room, a request was not worked off: that would make the queue look short.
+        if not isinstance(result, End) and not (isinstance(result, Refused) and result.code is RefusalCode.OVERLOADED):
+            self._backlog.answered()
         del self._pending[request_id]
         self._waiting.pop(request_id, None)
         for send in pending.sends:

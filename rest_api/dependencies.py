@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar, cast
@@ -26,8 +26,10 @@ from rest_api.gateway.outbox import new_uuid
 from rest_api.problems import Problem, invalid, invalid_prefix
 from rest_api.settings import Settings
 from rest_api.sockets import Sockets
+from rest_api.turns import Turns
 
 BODY_CAP: Final = 512 * 1024
+BODY_WITHIN_S: Final = 30.0
 BATCH_BODY_CAP: Final = 8 * 1024 * 1024
 TIMEOUT_HEADER: Final = "Request-Timeout-Ms"
 CHALLENGE: Final = 'Bearer realm="signer-flow"'
@@ -35,13 +37,26 @@ CHALLENGE: Final = 'Bearer realm="signer-flow"'
 Body = TypeVar("Body", bound=BaseModel)
 
 
+class Window(asyncio.Semaphore):
+    """Places, given in the order in which they are asked for."""
+
+    def __init__(self, places: int) -> None:
+        super().__init__(places)
+        self._places = places
+
+    def crowds(self, pending: int) -> bool:
+        """Whether most of what is ``pending`` has its place from here."""
+        return 2 * (self._places - self._value) > pending
+
+
 class Batches:
-    """How much of the pod batches may take: half of its pending limit, all of them together, in the order they came."""
+    """How much of the pod batches and WebSockets may take: half of its pending limit, all of them together, in the
+    order they came. The other half is for requests that come one at a time."""
 
     MOST: Final = 8
 
     def __init__(self, pending_limit: int) -> None:
-        self.window = asyncio.Semaphore(pending_limit // 2)
+        self.window = Window(pending_limit // 2)
         self._running = 0
 
     def full(self) -> bool:
@@ -58,6 +73,39 @@ class Batches:
             self._running -= 1
 
 
+class Bodies:
+    """How much of bodies that are still coming may be held, all of them together.
+
+    The first ``FREE`` bytes of each count for nothing, so that whoever fills this with large bodies that never end
+    keeps nobody else from signing a short message.
+    """
+
+    FREE: Final = 16 * 1024
+    MOST: Final = 128 * 1024 * 1024
+
+    def __init__(self) -> None:
+        self._held = 0
+
+    @contextmanager
+    def one(self) -> Iterator[Callable[[int], bool]]:
+        """One body; tell how many bytes of it there are now. False: that is too much."""
+        held = 0
+
+        def grow(size: int) -> bool:
+            nonlocal held
+            more = max(0, size - self.FREE) - held
+            if self._held + more > self.MOST:
+                return False
+            held += more
+            self._held += more
+            return True
+
+        try:
+            yield grow
+        finally:
+            self._held -= held
+
+
 @dataclass(frozen=True, slots=True)
 class Services:
     """What the composition root made; it lives in ``app.state.services``."""
@@ -66,6 +114,8 @@ class Services:
     gateway: Gateway
     metrics: Metrics
     batches: Batches
+    bodies: Bodies
+    turns: Turns
     callers: Callers
     sockets: Sockets
     spans: Spans | None
@@ -211,7 +261,7 @@ async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
     """Return the body. More than ``cap`` bytes are never held, whatever Content-Length says.
 
     Raises:
-        Problem: 413, or 408 when it does not come in time.
+        Problem: 413, 408 when it does not come in time, or 503 when too much of other bodies is held.
     """
     length = request.headers.get("content-length")
     if length is not None and length.isdigit() and int(length[:19]) > cap:
@@ -219,12 +269,15 @@ async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > cap:
-                    raise _too_large(cap)
-                chunks.append(chunk)
+        async with asyncio.timeout(min(timeout_s, BODY_WITHIN_S)):
+            with services(request).bodies.one() as grow:
+                async for chunk in request.stream():
+                    size += len(chunk)
+                    if size > cap:
+                        raise _too_large(cap)
+                    if not grow(size):
+                        raise Problem("in-flight-limit", "too many large bodies are on their way to this pod")
+                    chunks.append(chunk)
     except TimeoutError:
         raise Problem("body-timeout", f"the body did not arrive within {timeout_s:g} s") from None
     request.scope["signer_flow.read_at"] = time.perf_counter()
@@ -312,5 +365,12 @@ def same_site(request: HTTPConnection) -> None:
             raise Problem("cross-site", "this form was sent by another site")
         return
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc.lower() != request.headers.get("host", "").lower():
+    if origin is not None and _netloc(origin) != request.headers.get("host", "").lower():
         raise Problem("cross-site", "this form was sent by another site")
+
+
+def _netloc(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # half a bracket, or something else than an address between two
+        return None

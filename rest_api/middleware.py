@@ -130,7 +130,7 @@ class EveryRequest:
         }
         if status in _REFUSED:
             self._lines.warn("a caller was refused", **known)
-        elif status >= LEAST_FAILURE and scope.get("route") is not None and known["route"] not in _PROBES:
+        elif status >= LEAST_FAILURE and scope.get("route") is not None and not _told_not_yet(known["route"], status):
             self._lines.warn("a request got no answer", FAILURES_SAID, code=scope.get("signer_flow.problem"), **known)
         else:
             _log.debug("answered", **known)
@@ -140,6 +140,10 @@ class EveryRequest:
         self._metrics.http_requests.labels(route=route, method=scope["method"], status=status).inc()
         since = scope.get("signer_flow.read_at", began)
         self._metrics.http_request_duration.labels(route=route).observe(time.perf_counter() - since)
+
+
+def _told_not_yet(route: object, status: int) -> bool:
+    return route in _PROBES and status == 503
 
 
 def _id_of(trace: TraceContext | None) -> str | None:

@@ -2,6 +2,9 @@
 
 uvicorn ends each WebSocket at once when the server stops, whatever is still to come on it. Ours are ended by the
 application, which knows: it sends the answers that are under way, then a close frame with a reason.
+
+It also takes all messages that one read brings, however many, any number of empty fragments, and answers each ping
+whether or not anybody takes the answers: each of these is memory that a stranger fills with a few bytes a piece.
 """
 
 from collections.abc import Iterator
@@ -9,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.frames import Frame
 
 MAX_FRAME_BYTES: Final = 512 * 1024
 """As much as a body may have: 64 KiB of text may be written with six characters for each byte."""
@@ -16,10 +20,72 @@ PING_EVERY_S: Final = 20.0
 PONG_WITHIN_S: Final = 45.0
 """More than the longest deadline: while a window is full nothing is read, a pong neither."""
 MOST_CONNECTIONS: Final = 512
+SLICE_BYTES: Final = 4 * 1024
+"""As much is parsed at a time. A read may bring 256 KiB, which could be forty thousand messages."""
+MOST_FRAGMENTS: Final = 512
+"""Of one message. Browsers send whole ones, or pieces of kilobytes."""
+MOST_UNTAKEN_BYTES: Final = 1024 * 1024
+"""What may wait for a client that sends on without reading: its window of answers takes a fraction of it."""
 
 
 class SignSocketProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, except in how it ends."""
+    """uvicorn's protocol, except in how it ends, and in what a client can make it hold."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._unparsed = b""
+
+    def data_received(self, data: bytes) -> None:
+        """Parse slice by slice; what comes after a message waits until the application has taken that."""
+        self._unparsed += data
+        self._parse()
+
+    def _parse(self) -> None:
+        while self._unparsed and not self.read_paused:
+            if self.transport.is_closing():
+                self._unparsed = b""
+                return
+            part, self._unparsed = self._unparsed[:SLICE_BYTES], self._unparsed[SLICE_BYTES:]
+            super().data_received(part)
+            if self.transport.get_write_buffer_size() > MOST_UNTAKEN_BYTES:
+                self.transport.abort()
+
+    async def receive(self) -> Any:
+        """The next event of the application."""
+        event = await super().receive()
+        self._parse()
+        return event
+
+    async def send(self, message: Any) -> None:
+        """An event of the application."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body" and self.close_sent:
+            # Refused, and said so: uvicorn would write an error into the log for each.
+            self.handshake_complete = True
+
+    def handle_cont(self, event: Frame) -> None:
+        """A fragment that goes on with a message."""
+        if len(self.frames) >= MOST_FRAGMENTS:
+            self._fail(1009, "too many fragments")
+            return
+        super().handle_cont(event)
+
+    def send_receive_event_to_app(self) -> None:
+        """A message is whole."""
+        if self.curr_msg_data_type == "text":
+            try:
+                b"".join(self.frames).decode()
+            except UnicodeDecodeError:
+                # uvicorn would write an error with a traceback into the log for each.
+                self._fail(1007, "not UTF-8")
+                return
+        super().send_receive_event_to_app()
+
+    def _fail(self, code: int, reason: str) -> None:
+        self.frames = []
+        if not self.close_sent:
+            self.conn.fail(code, reason)
+            self.handle_parser_exception()
 
     def shutdown(self) -> None:
         """Leave an open connection to the application, which was told by the gateway's drain; uvicorn waits for it."""

@@ -114,8 +114,9 @@ def parse(raw: bytes, path: Path) -> tuple[Token, ...]:
         document = tomllib.loads(raw.decode())
     except UnicodeDecodeError:
         raise BadInput("token-file", f"{path}: not UTF-8 text") from None
-    except tomllib.TOMLDecodeError as error:
-        # The parser's words name line and column; the rest of them may quote the file.
+    except ValueError as error:
+        # The parser's own error, or Python's for a number of thousands of digits. The parser's words name line and
+        # column; the rest of them may quote the file.
         place = re.search(r"\((at .*)\)$", str(error))
         raise BadInput("token-file", f"{path}: not TOML{' ' + place.group(1) if place else ''}") from None
     except RecursionError:

@@ -63,12 +63,12 @@ async def compare_rules(cluster: Cluster, system: System, wanted: tuple[Acl, ...
     names = access.names_of(cluster.prefix, system.apis, system.signers)
     async with _admin(cluster) as admin:
         found = await admin.acls()
-        missing = access.compare(wanted, found, cluster.prefix, names).missing
-        if apply and missing:
-            await admin.allow(missing)
-            # As added: the broker that is asked next may not have heard of them yet.
-            found |= set(missing)
-        return Allowed(missing if apply else (), access.compare(wanted, found, cluster.prefix, names))
+        differences = access.compare(wanted, found, cluster.prefix, names)
+        if not apply:
+            return Allowed((), differences)
+        # Not asked for again: another broker may not have heard yet of what was added.
+        await admin.allow(differences.missing)
+        return Allowed(differences.missing, Compared((), differences.superfluous))
 
 
 @asynccontextmanager

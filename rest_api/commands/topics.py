@@ -1,11 +1,15 @@
 """``signer-flow topics``: the broker's topics beside the table, and who may use them."""
 
 import asyncio
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from common.errors import Unavailable
+from common.kafka.port import Ensured
 from common.wire import access
 from common.wire.access import Acl, Principals
 from rest_api.commands.options import INVALID, AsJson, note, show
@@ -46,6 +50,9 @@ def topics(
     kafka_security_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="librdkafka's options for SASL and TLS, one name=value a line.")
     ] = None,
+    wait_s: Annotated[
+        float, typer.Option("--wait-s", min=0, max=3600, help="How long to wait for a broker that is still starting.")
+    ] = 0.0,
     json: AsJson = False,
 ) -> None:
     """Compare the broker's topics with the table, and create the missing ones; print or compare who may use them."""
@@ -63,7 +70,7 @@ def topics(
             for line in access.command_lines(wanted, kafka):
                 typer.echo(line)
     else:
-        _topics(cluster, system, replication, create=create, json=json)
+        _topics(cluster, system, replication, wait_s, create=create, json=json)
 
 
 def _usage(kafka: str | None, *, create: bool, acls: bool, check: bool, apply: bool) -> None:
@@ -77,8 +84,10 @@ def _usage(kafka: str | None, *, create: bool, acls: bool, check: bool, apply: b
         raise typer.BadParameter("say where the broker is", param_hint="--kafka")
 
 
-def _topics(cluster: Cluster, system: System, replication: int | None, *, create: bool, json: bool) -> None:
-    report = asyncio.run(create_topics(cluster, system, replication, create=create))
+def _topics(
+    cluster: Cluster, system: System, replication: int | None, wait_s: float, *, create: bool, json: bool
+) -> None:
+    report = _waiting(lambda: asyncio.run(create_topics(cluster, system, replication, create=create)), wait_s)
     if json:
         fields = ("topic", "what", "found", "wanted")
         differences = [{name: str(getattr(each, name)) for name in fields} for each in report.differences]
@@ -92,6 +101,19 @@ def _topics(cluster: Cluster, system: System, replication: int | None, *, create
         raise typer.Exit(INVALID)
     if not json:
         typer.echo("all topics are as they should be")
+
+
+def _waiting(ask: Callable[[], Ensured], wait_s: float) -> Ensured:
+    """Ask again while no broker answers: each time takes some seconds itself."""
+    ends_at = time.monotonic() + wait_s
+    while True:
+        try:
+            return ask()
+        except Unavailable as error:
+            if time.monotonic() > ends_at:
+                raise
+            note(f"waiting: {error.detail}")
+            time.sleep(1.0)
 
 
 def _compare(cluster: Cluster, system: System, wanted: tuple[Acl, ...], *, apply: bool, json: bool) -> None:

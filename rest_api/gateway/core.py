@@ -56,8 +56,10 @@ LIST_AFTER_S: Final = 1.5
 FLUSH_S: Final = 2.0
 OUTAGE_GRACE_S: Final = 1.0
 """What is pending has no more than this while no broker answers: its answers cannot come."""
-MOST_OF_A_DEADLINE: Final = 2 / 3
-"""Who would wait for longer than this part of his time for those before him is refused at once."""
+MOST_OF_A_DEADLINE: Final = 2 / 5
+"""Who would wait for longer than this part of his time for those before him is refused at once. Signers turn to the
+newest once somebody has waited for half of his time: whoever was taken with more before him would be the one passed by.
+"""
 FAILURES_SAID: Final = 20
 """Items without a signature that get a line of their own in ten seconds; the rest are counted."""
 
@@ -235,6 +237,12 @@ class Gateway:
         Raises:
             Unavailable: with a code of the table of problems.
         """
+        self._can_take(timeout_ms)
+        # At the door only: items of a batch that was let in wait for their turn, and have that much less time then.
+        if (wait_s := self._correlation.wait_s()) * 1000 > timeout_ms * MOST_OF_A_DEADLINE:
+            raise Unavailable("overloaded", f"what is under way will take {wait_s:.1f} s, more than there is time for")
+
+    def _can_take(self, timeout_ms: int) -> None:
         if self.draining.is_set() and self._loop.time() >= self._takes_until:
             raise Unavailable("shutting-down", "this pod is going away; another one will take the request")
         if self._readers.positioned_at is None:
@@ -245,8 +253,6 @@ class Gateway:
             raise Unavailable("in-flight-limit", f"{self._config.pending_limit} items are under way")
         if self._queue_wait_ms > timeout_ms / 4:
             raise Unavailable("overloaded", f"the least busy signer is {self._queue_wait_ms} ms behind")
-        if (wait_s := self._correlation.wait_s()) * 1000 > timeout_ms * MOST_OF_A_DEADLINE:
-            raise Unavailable("overloaded", f"what is under way will take {wait_s:.1f} s, more than there is time for")
 
     def submit(
         self,
@@ -274,9 +280,9 @@ class Gateway:
             A future that gets exactly one result, at the latest when the time is over. It never gets an exception.
 
         Raises:
-            Unavailable: as ``admit``.
+            Unavailable: as ``admit``, but for a wait that is too long.
         """
-        self.admit(timeout_ms)
+        self._can_take(timeout_ms)
         now_ms = time.time_ns() // 1_000_000
         item = SignItem(request_id, key_id, mode, message, principal, Instant(now_ms), Instant(now_ms + timeout_ms))
         self._correlation.open(item, self._loop.time() + timeout_ms / 1000)
@@ -367,7 +373,7 @@ class Gateway:
         beat = self.pods.beat(state, draining, len(self._correlation), Instant(time.time_ns() // 1_000_000))
         sealed = envelope.seal(self._sealer, self._places.presence, codec.encode(beat))
         with contextlib.suppress(Unavailable):  # the next one is due soon
-            self._producer.send(self._places.presence, sealed)
+            self._producer.send(self._places.presence, sealed, on_delivery=self._readers.hearing.delivered)
 
     # --- how we are --------------------------------------------------------------------------------------------------
 

@@ -4,11 +4,12 @@ Positioned before the first request is taken, so that no answer can be missed.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from common.errors import Unavailable
-from common.kafka.port import End, Kafka, OnLost, Start, TailConsumer
+from common.kafka.hearing import Hearing
+from common.kafka.port import End, Kafka, OnLost, Record, Start, TailConsumer
 from common.observability.lines import Lines
 from common.wire.topics import TopicSpec
 from rest_api.gateway.inbox import Inbox, Places
@@ -31,6 +32,8 @@ class Readers:
         self._tails: list[TailConsumer] = []
         self.positioned_at: float | None = None
         """Since when nothing can be missed, by ``clock``; None: not yet."""
+        self.hearing = Hearing(clock, self._renew)
+        """Is told of the outcome of each of our beats."""
 
     async def open(self) -> None:
         """Return when every reader stands in its place."""
@@ -51,7 +54,7 @@ class Readers:
         finally:
             await admin.close()
         tails = [
-            self._kafka.tail({self._places.replies: End(), self._places.presence: End()}, self._inbox.deliver),
+            self._kafka.tail({self._places.replies: End(), self._places.presence: End()}, self._deliver),
             self._kafka.tail(
                 {self._places.keys: Start()},
                 self._inbox.deliver_keys,
@@ -67,6 +70,16 @@ class Readers:
                 await tail.close()
             raise
         self._tails = tails
+
+    def _deliver(self, batch: Sequence[Record]) -> None:
+        if any(record.topic == self._places.presence for record in batch):
+            self.hearing.heard()
+        self._inbox.deliver(batch)
+
+    def _renew(self) -> None:
+        self._lines.warn("our beats are confirmed, and no beat was heard for long: reading on with new clients")
+        for tail in self._tails:
+            tail.renew()
 
     async def close(self) -> None:
         """Read no more."""

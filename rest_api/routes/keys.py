@@ -63,7 +63,8 @@ def describe(gateway: Gateway, record: KeyRecord) -> dict[str, Any]:
         "fingerprint": fingerprint(record.public_key),
         "epoch": record.epoch,
         "threshold": record.threshold,
-        "signers": len(gateway.keys.seats()),
+        # Of the epoch, like the threshold: while a committee changes, the roster names the next one already.
+        "signers": len(gateway.keys.committee(record.key_id)[1]),
         **committee.times(gateway, record.key_id),
         "ceremony": committee.ceremony(gateway, record.key_id),
     }

@@ -79,8 +79,6 @@ async def _sign(request: Request, caller: Caller, text: str, timeout_ms: int) ->
         check_allowed(caller, key_id)
         own_id = request_id(request)
         pending = gateway.submit(own_id, key_id, message, caller.principal, timeout_ms, trace=trace_of(request))
-    except UnicodeEncodeError:
-        raise invalid(FIELD, "half of a surrogate pair is no character") from None
     except BadInput as error:
         raise of_bad_input(error) from None
     except Unavailable as error:
@@ -106,6 +104,11 @@ async def _read_text(request: Request, timeout_s: float) -> str:
     found = [value for name, value in pairs if name == FIELD]
     if len(found) != 1:
         raise invalid(FIELD, "is missing" if not found else "stands more than once")
+    try:
+        found[0].encode()
+    except UnicodeEncodeError:
+        # A multipart body may name a charset that gives such; on the page that shows the text again it could not stand.
+        raise invalid(FIELD, "half of a surrogate pair is no character") from None
     return found[0]
 
 

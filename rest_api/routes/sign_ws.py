@@ -143,7 +143,8 @@ class _Session:
                 return
             self._unsent += 1
             self._quiet.clear()
-            self._take(event.get("text"))
+            await services(self._socket).turns.mine()
+            await self._take(event.get("text"))
 
     async def _write(self) -> None:
         while True:
@@ -163,7 +164,7 @@ class _Session:
 
     # --- one message -------------------------------------------------------------------------------------------------
 
-    def _take(self, text: str | None) -> None:
+    async def _take(self, text: str | None) -> None:
         began = time.perf_counter()
         request_id = new_request_id()
         client_id: str | None = None
@@ -173,7 +174,7 @@ class _Session:
             if "token" in value:
                 self._introduce(client_id, value, began)
             else:
-                self._sign(client_id, value, request_id, began)
+                await self._sign(client_id, value, request_id, began)
         except Problem as problem:
             self._refuse(client_id, problem, request_id, began)
 
@@ -184,7 +185,7 @@ class _Session:
         self._authorization = authorization
         self._answer({"id": client_id, "principal": caller.principal}, 200, began)
 
-    def _sign(self, client_id: str, value: dict[str, Any], request_id: RequestId, began: float) -> None:
+    async def _sign(self, client_id: str, value: dict[str, Any], request_id: RequestId, began: float) -> None:
         socket = self._socket
         caller = identify(socket, self._authorization)
         asked = parse_item(SocketRequest, value)
@@ -192,15 +193,24 @@ class _Session:
             message = message_of(asked.text, asked.data)
             key_id = choose_key(socket, asked.key_id)
             check_allowed(caller, key_id)
-            self._gateway.admit(self._timeout_ms)
+            crowded = services(socket).batches.window.crowds(self._gateway.pending())
+            # Where WebSockets are what makes the queue, it ends for them where there is still room for others.
+            self._gateway.admit(self._timeout_ms // 2 if crowded else self._timeout_ms)
             charge(socket, caller)
-            span = self._begin_span()
-            trace = None if span is None else span.context
-            future = self._gateway.submit(request_id, key_id, message, caller.principal, self._timeout_ms, trace=trace)
+            left_ms = await self._place(self._timeout_ms)
         except BadInput as error:
             raise of_bad_input(error) from None
         except Unavailable as error:
             raise of_unavailable(error) from None
+        window = services(socket).batches.window
+        span = self._begin_span()
+        trace = None if span is None else span.context
+        try:
+            future = self._gateway.submit(request_id, key_id, message, caller.principal, left_ms, trace=trace)
+        except Unavailable as error:
+            window.release()
+            raise of_unavailable(error) from None
+        future.add_done_callback(lambda _: window.release())
         self._pending.add(future)
 
         def done(future: asyncio.Future[Result]) -> None:
@@ -211,6 +221,24 @@ class _Session:
                 self._signed(client_id, key_id, message, future.result(), request_id, began)
 
         future.add_done_callback(done)
+
+    async def _place(self, timeout_ms: int) -> int:
+        """Wait for one of the places that WebSockets and batches share, and return what is left of the time.
+
+        Without it a few hundred connections would hold all that a pod takes, and requests of others found none.
+        """
+        window = services(self._socket).batches.window
+        if not window.locked():
+            await window.acquire()
+            return timeout_ms
+        loop = asyncio.get_running_loop()
+        ends_at = loop.time() + timeout_ms / 1000
+        try:
+            async with asyncio.timeout_at(ends_at):
+                await window.acquire()
+        except TimeoutError:
+            raise Problem("in-flight-limit", "there was no room for this message; it was not sent") from None
+        return max(1, int((ends_at - loop.time()) * 1000))
 
     def _begin_span(self) -> Span | None:
         """A trace of its own for each message, linked to the connection's: a connection lives for hours."""

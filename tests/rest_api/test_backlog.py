@@ -1,8 +1,12 @@
 """Who is refused at once because there is more before him than he has time for."""
 
+from collections import deque
+
 import pytest
 
+from common.wire.messages import MsgSigned, Outcome, Refused
 from rest_api.backlog import KNOWN_AFTER_S, PLENTY, Backlog
+from tests.rest_api.requests_table import BUSY, NEVER, ONE, TWO, US, Table, boot, item, record
 
 TICK_S = 0.025
 
@@ -54,3 +58,23 @@ def test_where_no_answer_comes_the_wait_is_long_and_becomes_short_when_they_come
     assert backlog.wait_s(400) > 20
     after(backlog, 5.0, 400.0, 400, now)
     assert backlog.wait_s(400) < 1.5
+
+
+@pytest.mark.parametrize(("refusal", "is_work"), [(NEVER, True), (BUSY, False)])
+def test_what_is_refused_for_a_reason_of_its_own_was_worked_off(refusal: Refused, *, is_work: bool) -> None:
+    table, now, n = Table(), 0.0, 0
+    under_way: deque[int] = deque()
+    for _ in range(round(3 * KNOWN_AFTER_S / TICK_S)):
+        now += TICK_S
+        while len(under_way) < 2 * PLENTY:
+            n += 1
+            under_way.append(n)
+            table.correlation.open(item(n), 1000.0)
+            table.correlation.sent(item(n).request_id, record(n), 1, ONE, boot(ONE))
+        for _ in range(PLENTY // 2):
+            ended = under_way.popleft()
+            for seat in (ONE, TWO):
+                answer = MsgSigned(record(ended), US, (Outcome(item(ended).request_id, refusal),))
+                table.correlation.answered(answer, seat, table.view)
+        table.correlation.expire(now)
+    assert (table.correlation.wait_s() < 1.0) is is_work

@@ -2,15 +2,20 @@
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
+from common.kafka.embedded import EmbeddedBroker
 from rest_api import heads
 from tests.brokers import until
 from tests.rest_api.connections import Ends, connected
-from tests.rest_api.world import Pod
+from tests.rest_api.world import Pod, running_pod, world
 
 pytestmark = pytest.mark.anyio
 
@@ -104,4 +109,30 @@ async def test_whoever_goes_away_in_the_middle_of_a_body_writes_no_error(
         writer.write(head + b'Content-Length: 100\r\n\r\n{"te')
         await until(lambda: bool(pod.server.server_state.tasks), "the request is being read")
     await until(lambda: not pod.server.server_state.tasks, "no request is left", 5)
+    assert [line for line in log_lines() if line.get("level") == "error"] == []
+
+
+def test_whoever_sends_many_requests_at_once_and_goes_away_writes_no_error(
+    cluster: EmbeddedBroker, tmp_path: Path, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
+    async def visit() -> None:
+        async with world(cluster, tmp_path) as made, running_pod(made.settings()) as pod:
+            state = pod.server.server_state
+            port = int(pod.url.rpartition(":")[2])
+            crowd = []
+            for _ in range(30):
+                client = socket.socket()
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # it ends in a reset
+                client.connect(("127.0.0.1", port))
+                client.send((START + b"\r\n").replace(b"/healthz", b"/docs") * heads.MOST_PIPELINED)
+                crowd.append(client)
+            # So many that their next answers wait for a turn when they go.
+            await until(lambda: state.total_requests > 100, "they are being answered", 60)
+            for client in crowd:
+                client.close()
+            await until(lambda: not state.tasks and not state.connections, "no request is left", 60)
+
+    # On the loop of a real pod: only there is a write to what is closed an error.
+    uvloop.run(visit())
     assert [line for line in log_lines() if line.get("level") == "error"] == []

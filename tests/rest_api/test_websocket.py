@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import socket as network
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import orjson
@@ -155,11 +155,72 @@ async def test_a_frame_beyond_the_cap_closes_with_the_reason(pod: Pod) -> None:
     await still_serves(pod)
 
 
-async def test_a_text_frame_that_is_not_utf_8_closes_with_the_reason(pod: Pod) -> None:
+async def test_a_text_frame_that_is_not_utf_8_closes_with_the_reason(
+    pod: Pod, log_lines: Callable[[], list[dict[str, Any]]]
+) -> None:
     async with socket(pod) as opened:
         await opened.send(b'{"id": "\xff"}', text=True)
         assert (await closed(opened))[0] == 1007
     await still_serves(pod)
+    assert [line for line in log_lines() if line.get("level") == "error"] == [], "anybody could fill the log"
+
+
+async def test_a_message_in_any_number_of_fragments_closes_with_the_reason(pod: Pod) -> None:
+    reader, writer = await raw_socket(pod)
+    try:
+        begin, nothing = bytes([0x01, 0x80, 0, 0, 0, 0]), bytes([0x00, 0x80, 0, 0, 0, 0])
+        writer.write(begin + nothing * (2 * sockets.MOST_FRAGMENTS))
+        assert b"too many fragments" in await asyncio.wait_for(reader.read(), 15)
+    finally:
+        writer.transport.abort()
+    await still_serves(pod)
+
+
+async def test_a_message_in_fragments_is_signed(pod: Pod) -> None:
+    async with socket(pod) as opened:
+        await opened.send([*'{"id": "pieces", "text": "hello"}'])
+        assert "signature" in await answer(opened)
+
+
+async def test_who_pings_without_end_and_reads_nothing_is_cut_off(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "MOST_UNTAKEN_BYTES", 64 * 1024)
+    async with running_pod(own_world.settings()) as pod:
+        registry = pod.server.config.app.state.services.sockets  # type: ignore[union-attr]
+        _, writer = await raw_socket(pod)
+        ping = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + bytes(125)
+        with contextlib.suppress(ConnectionError):
+            for _ in range(10_000):  # 1.3 GB: far more than what lies between us takes
+                writer.write(ping * 1_000)
+                await asyncio.wait_for(writer.drain(), 30)
+                if registry.count() == 0:
+                    break
+        await until(lambda: registry.count() == 0, "it is cut off", 30)
+        writer.transport.abort()
+        await still_serves(pod)
+
+
+async def test_what_one_read_brings_is_parsed_as_it_is_needed(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not forty thousand messages at once: each would be an object of ours before any of them is looked at."""
+    most = 0
+    queue = sockets.SignSocketProtocol.send_receive_event_to_app
+
+    def counted(self: sockets.SignSocketProtocol) -> None:
+        nonlocal most
+        queue(self)
+        most = max(most, self.queue.qsize())
+
+    monkeypatch.setattr(sockets.SignSocketProtocol, "send_receive_event_to_app", counted)
+    reader, writer = await raw_socket(pod)
+    writer.write(bytes([0x81, 0x81, 0, 0, 0, 0, 0x30]) * 30_000 + bytes([0x88, 0x82, 0, 0, 0, 0, 3, 0xE8]))
+    got = bytearray()
+    async with asyncio.timeout(60):
+        while part := await reader.read(65536):
+            got += part
+    writer.close()
+    assert most <= sockets.SLICE_BYTES // 6
+    assert got.count(b'"id":null') > 29_000, "those before the goodbye are answered, but for a window of them"
 
 
 async def test_ten_thousand_messages_at_once_are_all_answered_and_others_are_served(pod: Pod) -> None:
@@ -179,22 +240,58 @@ async def test_ten_thousand_messages_at_once_are_all_answered_and_others_are_ser
         assert got == {str(number) for number in range(10_000)}
 
 
-async def test_no_more_than_the_window_of_one_connection_is_under_way(pod: Pod, shared_world: World) -> None:
+def hold(world: World) -> list[Asked]:
+    """From now on messages "held" wait, and all others are signed, also those that travel in one record with them."""
     held: list[Asked] = []
-    shared_world.committee.all_do(
-        lambda asked: held.append(asked) if asked.request.items[0].message == b"held" else asked.seat.sign(asked)
-    )
-    async with socket(pod) as opened:
+
+    def some(asked: Asked) -> None:
+        others = [item for item in asked.request.items if item.message != b"held"]
+        if len(others) < len(asked.request.items):
+            held.append(asked)
+        if others:
+            asked.seat.answer(asked, *map(world.committee.outcome, others))
+
+    world.committee.all_do(some)
+    return held
+
+
+def let_go(world: World, held: list[Asked]) -> None:
+    world.committee.reset()
+    for asked in held:
+        asked.seat.sign(asked)
+
+
+LONG = {"Request-Timeout-Ms": "30000"}
+
+
+async def test_no_more_than_the_window_of_one_connection_is_under_way(pod: Pod, shared_world: World) -> None:
+    held = hold(shared_world)
+    async with socket(pod, additional_headers=LONG) as opened:
         for number in range(sign_ws.WINDOW * 2):
             await opened.send(json.dumps({"id": str(number), "text": "held"}))
         await until(lambda: pod.gateway.pending() == sign_ws.WINDOW, "the window is full")
         await still_serves(pod)
         assert pod.gateway.pending() == sign_ws.WINDOW
-        shared_world.committee.reset()
-        for asked in held:
-            asked.seat.sign(asked)
+        let_go(shared_world, held)
         for _ in range(sign_ws.WINDOW * 2):
             assert "signature" in await answer(opened)
+
+
+async def test_all_websockets_together_leave_half_of_the_places_to_requests(own_world: World) -> None:
+    held = hold(own_world)
+    async with running_pod(own_world.settings(pending_limit_items=20)) as pod, contextlib.AsyncExitStack() as stack:
+        opened = [await stack.enter_async_context(socket(pod, additional_headers=LONG)) for _ in range(4)]
+        for each in opened:
+            for number in range(10):
+                await each.send(json.dumps({"id": str(number), "text": "held"}))
+        await until(lambda: pod.gateway.pending() == 10, "half of the places are taken")
+        for _ in range(3):
+            assert (await pod.http.post("/v1/sign", json={"text": "others"})).status_code == 200
+        assert pod.gateway.pending() == 10
+        let_go(own_world, held)
+        for each in opened:
+            for _ in range(10):
+                assert "signature" in await answer(each)
 
 
 async def raw_socket(pod: Pod) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
