@@ -13,7 +13,6 @@ missing broker is a failure, because a skipped test defends nothing.
 import asyncio
 import fcntl
 import hashlib
-import importlib.util
 import os
 import shutil
 import uuid
@@ -24,11 +23,13 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from confluent_kafka.admin import AdminClient
 
 from common.kafka.client import KafkaClient
 from common.kafka.embedded import EmbeddedBroker
 from common.kafka.port import KafkaSettings
 from common.wire.topics import TopicSpec
+from tests.scripts import load
 
 WAIT_S = 30.0
 _LAUNCHER = Path(__file__).parent.parent / ".ci" / "kafka" / "kafka.py"
@@ -53,12 +54,7 @@ async def until_async(question: Callable[[], Awaitable[object]], answer: object,
 
 def launcher() -> ModuleType:
     """``.ci/kafka/kafka.py`` as a module."""
-    spec = importlib.util.spec_from_file_location("local_kafka", _LAUNCHER)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load(_LAUNCHER)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,3 +162,23 @@ def kafka(broker: Broker) -> KafkaSettings:
 
 
 __all__ = ["Broker", "apache", "broker", "kafka", "launcher", "until", "until_async"]
+
+
+async def made_again(broker: Broker, spec: TopicSpec, within_s: float = 60.0) -> None:
+    """Delete a topic of an Apache Kafka, wait until it is gone, and make it again."""
+
+    def delete() -> None:
+        admin = AdminClient({"bootstrap.servers": broker.settings.bootstrap})
+        admin.delete_topics([spec.name])[spec.name].result(20.0)
+
+    await asyncio.to_thread(delete)
+    watch = KafkaClient(broker.settings).admin()
+
+    async def is_there() -> bool:
+        return spec.name in await watch.topics()
+
+    try:
+        await until_async(is_there, False, within_s)
+        await watch.ensure([spec])
+    finally:
+        await watch.close()

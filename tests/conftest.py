@@ -8,6 +8,8 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import stages
+
 # No deadline per example: two workers share two cores, and a slow example is no failure. `timeout` bounds the test.
 settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("default")
@@ -16,14 +18,23 @@ LONGEST_FIRST: Final = (
     "system/test_demo.py",
     "system/test_demo_on_apache.py",
     "chaos/test_chaos.py",
+    "chaos/test_broker_trouble.py",
     "cli/test_batch.py",
+    "integration/test_compose.py",
+    "integration/test_three_brokers.py",
     "browser/test_sign_page.py",
     "shell/test_road.py",
+    "shell/test_new_log.py",
     "kafka/test_apache.py",
     "kafka/test_both_brokers.py",
+    "kafka/test_locked_broker.py",
+    "integration/test_system.py",
+    "integration/test_system_in_containers.py",
+    "integration/test_port_contract.py",
     "browser/test_connection.py",
     "browser/test_accessibility.py",
     "shell/test_ends.py",
+    "shell/test_lost_topics.py",
     "system/test_nothing_secret_is_printed.py",
     "rest_api/test_answers_in_time.py",
     "system/test_outage.py",
@@ -35,6 +46,9 @@ LONGEST_FIRST: Final = (
     "kafka/test_faults.py",
     "rest_api/test_websocket.py",
     "system/test_stopping.py",
+    "deploy/test_chart.py",
+    "deploy/test_chart_suites.py",
+    "deploy/test_refusals.py",
 )
 """Files of more than about ten seconds."""
 
@@ -51,10 +65,22 @@ def pytest_collection() -> Generator[None, object, object]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the longest files: a file stays in one worker, and the last to begin decides when all have ended."""
+    """Stage by stage, in each the longest files first: a file stays in one worker, and the last to begin decides when
+    all have ended."""
     here = Path(__file__).parent
     place = {here / name: number for number, name in enumerate(LONGEST_FIRST)}
-    items.sort(key=lambda item: place.get(item.path, len(place)))
+    stage = stages.assign(items)
+    items.sort(key=lambda item: (stage[item.path], place.get(item.path, len(place))))
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """``--stages``: see ``tests/stages.py``."""
+    parser.addoption("--stages", action="store_true", help="run nothing of a later stage once one has failed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Put in what the command line asked for."""
+    stages.configure(config)
 
 
 @pytest.fixture(scope="session")

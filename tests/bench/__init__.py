@@ -9,6 +9,7 @@
 ``floor``       CPU time of the bare group operations, in a process of its own, during the load
 ``ceremonies``  refreshes of a running committee: wall time, CPU, and what callers see of them
 ``refresh_floor``  the operations that a refresh cannot do without, counted and timed
+``overload``    three times what can be signed: what is signed, refused and late, and what is owed of it
 ``dip``         answers in the seconds of refreshes beside all others
 ``accounting``  CPU time and memory per process, from /proc
 ``stats``       percentiles, spread, histograms

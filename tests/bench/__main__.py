@@ -21,7 +21,7 @@ from typing import Any
 
 from rich.console import Console
 
-from tests.bench import plan, report, system
+from tests.bench import overload, plan, report, system
 from tests.bench.ceremonies import Ceremonies
 from tests.bench.measure import Measurement, Tools
 from tests.bench.plan import Committee, Lengths
@@ -39,6 +39,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--batch-callers", type=int, default=plan.BATCH_CALLERS, help="batch requests at a time")
     parser.add_argument(
         "--refreshes", type=_count, metavar="N", help="only this many refreshes under load, nothing else"
+    )
+    parser.add_argument(
+        "--overload",
+        type=_count,
+        metavar="SECONDS",
+        help="only so many seconds at three times the capacity, nothing else (60 is what figures are owed for)",
     )
     parser.add_argument("--no-baseline", action="store_true", help="leave out the service with the key in its memory")
     return parser.parse_args()
@@ -81,18 +87,23 @@ class Run:
         self.report: dict[str, Any] = {
             "version": 1,
             "when": datetime.now(UTC).isoformat(timespec="seconds"),
-            "mode": "refreshes" if arguments.refreshes else "quick" if arguments.quick else "full",
+            "mode": _mode(arguments),
             "machine": _machine(),
             "kafka": broker.about,
             "apis": arguments.apis,
             "rows": [],
             "refreshes": [],
+            "overload": [],
             "replicas": [],
             "baseline": None,
         }
 
     def all(self) -> None:
         """Measure what was asked for."""
+        if self._arguments.overload is not None:
+            for committee in self._arguments.only or [plan.MAIN]:
+                self._overload(committee, self._arguments.overload)
+            return
         if self._arguments.refreshes is not None:
             for committee in self._arguments.only or [plan.MAIN]:
                 self._only_refreshes(committee, idle=0, loaded=self._arguments.refreshes)
@@ -141,6 +152,14 @@ class Run:
         if "error" in found:
             self.report["refreshes"].append({**_named(committee), "error": found["error"]})
 
+    def _overload(self, committee: Committee, seconds: float) -> None:
+        def phases(measured: Measurement, running: System) -> dict[str, Any]:
+            capacity = measured.saturation(plan.QUICK)["full"]["rate_per_s"]
+            return overload.measure(measured, running, capacity, seconds)
+
+        started = system.demo(committee, self._arguments.apis, self._broker, self._folder)
+        self.report["overload"].append(self._measure(committee.name, committee.threshold, started, phases))
+
     def _refresh(
         self, committee: Committee, measured: Measurement, running: System, full: dict[str, Any], idle: int, loaded: int
     ) -> None:
@@ -182,13 +201,25 @@ class Run:
             return {"name": name, "error": str(error)}
 
 
+def _mode(arguments: argparse.Namespace) -> str:
+    if arguments.overload is not None:
+        return "overload"
+    return "refreshes" if arguments.refreshes else "quick" if arguments.quick else "full"
+
+
 def _named(committee: Committee) -> dict[str, Any]:
     return {"name": committee.name, "threshold": committee.threshold, "signers": committee.signers}
 
 
 def _sound(found: dict[str, Any]) -> bool:
     """Whether everything was measured, and every answer was right where there were any."""
-    rows = [*found["rows"], *found["replicas"], *found["refreshes"], *filter(None, [found["baseline"]])]
+    rows = [
+        *found["rows"],
+        *found["replicas"],
+        *found["refreshes"],
+        *found["overload"],
+        *filter(None, [found["baseline"]]),
+    ]
     phases = [row.get(name) or {} for row in rows for name in ("alone", "full", "half", "batch")]
     failed = (phase.get("wrong") or phase.get("ok") == 0 for phase in phases)
     return not any("error" in row for row in rows) and not any(failed)

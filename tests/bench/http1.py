@@ -16,6 +16,8 @@ class Answer(NamedTuple):
 
     status: int
     body: bytes
+    retry_after: bool = False
+    """Whether it says when to come again."""
 
 
 LOST = Answer(0, b"connection lost")
@@ -32,6 +34,7 @@ class Connection(asyncio.Protocol):
         self._waiting: asyncio.Future[Answer] | None = None
         self._parts: list[bytes] = []
         self._size = 0
+        self._retry_after = False
         self._keep = True
 
     @property
@@ -91,6 +94,12 @@ class Connection(asyncio.Protocol):
         """A new answer."""
         self._parts = []
         self._size = 0
+        self._retry_after = False
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """One of its headers."""
+        if name.lower() == b"retry-after":
+            self._retry_after = value.isdigit()
 
     def on_body(self, body: bytes) -> None:
         """A piece of it."""
@@ -104,7 +113,7 @@ class Connection(asyncio.Protocol):
         """All of it."""
         assert self._parser is not None
         keep = self._parser.should_keep_alive()
-        answer = Answer(self._parser.get_status_code(), b"".join(self._parts))
+        answer = Answer(self._parser.get_status_code(), b"".join(self._parts), self._retry_after)
         transport = self._transport
         if not keep and transport is not None:
             self._transport = None  # the next request makes a new connection

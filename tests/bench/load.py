@@ -9,8 +9,9 @@ It is told one JSON object per line and answers each with one. Common fields: ``
             cannot hide the ones that should have been sent meanwhile.
 ``batch``   as ``closed``, each request with ``items`` items; counts are items.
 
-With ``each`` the answer also has when every good answer came, and what it took: ``begun_ns`` (``time.perf_counter_ns``,
-one clock for all processes), ``came_us`` after that, ``took_us``.
+``connections`` is how many an open loop may have at most. With ``each`` the answer also has when every good answer
+came, and what it took: ``begun_ns`` (``time.perf_counter_ns``, one clock for all processes), ``came_us`` after that,
+``took_us``.
 """
 
 import asyncio
@@ -61,6 +62,8 @@ class Tally:
         self.failed: Counter[str] = Counter()
         self.taken_ns: list[int] = []
         self.came_ns: list[int] = []
+        self.refused_ns: list[int] = []
+        self.without_retry_after = 0
 
     def open(self) -> bool:
         """Whether new requests may still begin."""
@@ -72,6 +75,9 @@ class Tally:
         self.requests += 1
         if answer.status != 200:
             self.failed[_reason(answer)] += len(messages)
+            if answer.status in (429, 503):
+                self.refused_ns.append(now - since_ns)
+                self.without_retry_after += not answer.retry_after
             return False
         try:
             body = orjson.loads(answer.body)
@@ -121,6 +127,8 @@ class Tally:
             "seconds": seconds,
             "rate_per_s": round(self.in_time / seconds, 2),
             "latency": latencies(self.taken_ns),
+            "refused_latency": latencies(self.refused_ns),
+            "without_retry_after": self.without_retry_after,
         }
 
 
@@ -178,8 +186,10 @@ async def closed(command: dict[str, Any]) -> dict[str, Any]:
 async def open_loop(command: dict[str, Any]) -> dict[str, Any]:
     """``open``."""
     rate, seconds = command["rate"], command["seconds"]
-    # Each connection is used about every two seconds at least, so that no server's idle timeout hits one in use.
-    connections = _connections(command["urls"], max(8, min(MAX_CALLERS, int(rate * 2))))
+    # Each connection is used every two or four seconds, so that no server's idle timeout hits one in use.
+    # What waits for its answer keeps one: more requests at a time than there are would wait here, and not there.
+    most, each_s = (command["connections"], 4) if "connections" in command else (MAX_CALLERS, 2)
+    connections = _connections(command["urls"], max(8, min(most, int(rate * each_s))))
     due: asyncio.Queue[int | None] = asyncio.Queue()
     tally = Tally(base64.b64decode(command["public_key"]), seconds)
 

@@ -9,12 +9,17 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from tests.bench import refresh_report
+from tests.bench import overload, refresh_report
 from tests.bench.plan import TARGETS, Row, largest_process
 
 Report = Mapping[str, Any]
 _NONE = "-"
-_MODES = {"quick": "quick run", "full": "full run", "refreshes": "a run of refreshes alone"}
+_MODES = {
+    "quick": "quick run",
+    "full": "full run",
+    "refreshes": "a run of refreshes alone",
+    "overload": "an overload alone",
+}
 
 
 def _number(value: float | None, digits: int = 0) -> str:
@@ -94,7 +99,12 @@ def _targets(report: Report) -> list[list[str]]:
 
 def _remarks(report: Report) -> list[str]:
     remarks = []
-    for row in (*report["rows"], *report.get("replicas", ()), *filter(None, [report.get("baseline")])):
+    for row in (
+        *report["rows"],
+        *report.get("replicas", ()),
+        *report.get("overload", ()),
+        *filter(None, [report.get("baseline")]),
+    ):
         if "error" in row:
             remarks.append(f"{row['name']}: not measured: {row['error']}")
             continue
@@ -167,6 +177,15 @@ def show(report: Report, console: Console) -> None:
     owed = refresh_report.targets(report)
     if owed:
         console.print(_table(["refresh", "measured", "must", "reached"], owed))
+    for row in report.get("overload", ()):
+        if "error" not in row:
+            head = [
+                f"{row['name']}, {overload.TIMES:.0f} x {row['capacity_per_s']:.0f}/s",
+                "measured",
+                "must",
+                "reached",
+            ]
+            console.print(_table(head, overload.lines(row)))
     for remark in _remarks(report):
         console.print(f"! {remark}", soft_wrap=True, markup=False)
 

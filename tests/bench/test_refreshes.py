@@ -79,7 +79,7 @@ def test_the_floor_of_a_refresh_is_what_the_machines_do_and_no_operation_more(
     t: int, n: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps = refresh_floor.steps(t, n)
-    machines = ("open", "announce", "deal", "verdict", "result", "ready", "erased")
+    machines = ("open", "announce", "deal", "verdict", "result", "ready", "committed", "erased")
     needed = sum((steps[name] for name in machines), Counts()).named()
     done = _played(t, n, monkeypatch)
     for kind in set(DONE_BY.values()):

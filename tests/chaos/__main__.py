@@ -39,6 +39,11 @@ def _arguments() -> argparse.Namespace:
         action="store_true",
         help="instead of chaos: at half of the measured load, kill each signer, stop each signer and each pod, in turn",
     )
+    parser.add_argument(
+        "--broker-trouble",
+        action="store_true",
+        help="instead of chaos: what one broker can do: restart, crash, stand still, a full disk (needs root), a limit",
+    )
     parser.add_argument("--bench-jvm", action="store_true", help="give the broker the JVM of a measured one")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="only check what an earlier run left")
     parser.add_argument("--keep", type=Path, metavar="FOLDER", help="keep what is written down, there")
@@ -48,6 +53,8 @@ def _arguments() -> argparse.Namespace:
 def _options(given: argparse.Namespace) -> Options:
     scale = plan.Scale(given.kills, given.brokers, signers=3, pods=2)
     steps = plan.each_once(3, 2) if given.each_once else plan.draw(given.seed, scale)
+    if given.broker_trouble:
+        steps = plan.broker_trouble()
     return Options(
         seed=given.seed,
         requests=0 if given.each_once else given.requests,

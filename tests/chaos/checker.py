@@ -14,6 +14,7 @@ unfinished    requests that no offset has passed, when all was over
 unread        a topic was not read from its first to its last record, so nothing is proved
 unreadable    a record that cannot be decoded, or a dead letter
 epoch         the replicas do not all hold a share of one epoch, or the key is not one and the same
+ceremony      an audit of the ceremony log finds that something does not hold, or an epoch that was committed twice
 
 What may go wrong, and why it is no finding: a question whose pod was killed has no outcome that anybody knows (and
 ``LOST`` for its answer); while the broker is away, and until everybody is ready again, an outcome may be 503 or 504;
@@ -92,6 +93,15 @@ def told(findings: Sequence[Finding]) -> list[str]:
 
 
 # --- what the clients saw --------------------------------------------------------------------------------------------
+
+
+def check_ceremonies(code: int, said: str, epochs: Sequence[int]) -> list[Finding]:
+    """What an audit of the ceremony log ended with: each record counted once, so that each epoch follows the last."""
+    if code != 0:
+        return [Finding("ceremony", f"the audit ended with {code}: {said}")]
+    if list(epochs) != list(range(1, len(epochs) + 1)):
+        return [Finding("ceremony", f"the epochs that were committed are {list(epochs)}")]
+    return []
 
 
 def _outcomes(asks: dict[int, Ask], answers: list[Answer]) -> Iterable[Finding]:

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import signal
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,16 +15,30 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from confluent_kafka.admin import (  # type: ignore[attr-defined]
+    AdminClient,
+    AlterConfigOpType,
+    ConfigEntry,
+    ConfigResource,
+    ResourceType,
+)
 
+from common.wire import topics
 from tests.brokers import launcher
 from tests.chaos.clients import HOST, Pods, now_ms
 from tests.chaos.history import Book, Fault
-from tests.chaos.plan import BROKER, Step
+from tests.chaos.plan import BROKER, NARROW_BYTES, Step
 from tests.ports import free_ports
 from tests.system.running_demo import RunningDemo
 
 READY_AGAIN_S = 90.0
 HEARD_MS = 2_000
+FULL_S = 10.0
+DISK_MIB = 96
+"""Enough for a short run: Kafka's indexes are as large as they look only when they are written."""
+
+_CAP_SYS_ADMIN = 21
+_LIMIT = "max.message.bytes"
 
 
 class ChaosError(Exception):
@@ -31,10 +46,14 @@ class ChaosError(Exception):
 
 
 class OwnBroker:
-    """An Apache Kafka of this run, which may be stopped, killed and paused. Its calls wait in one thread of theirs."""
+    """An Apache Kafka of this run, which may be stopped, killed and paused. Its calls wait in one thread of theirs.
 
-    def __init__(self, pool: ThreadPoolExecutor, bench: bool) -> None:
+    With ``disk_mib`` everything that it writes is on a file system of its own of that size, which may be filled.
+    """
+
+    def __init__(self, pool: ThreadPoolExecutor, bench: bool, disk_mib: int | None = None) -> None:
         self._pool, self._bench = pool, bench
+        self._disk_mib = disk_mib
         self._launcher = launcher()
         self._instance: Any = self._launcher.Instance(f"chaos-{os.getpid()}")
         self.port = 0
@@ -53,6 +72,8 @@ class OwnBroker:
     async def start(self) -> None:
         """Start it; with what it had before, if it had anything."""
         again = self.port != 0
+        if self._disk_mib is not None and not again:
+            await self._do(self._mount)
         _, self.port = await self._do(lambda: self._instance.start(self.port, again, self._bench, True))
 
     async def stop(self, kill: bool) -> None:
@@ -66,17 +87,60 @@ class OwnBroker:
             raise ChaosError("the broker is not running")
         os.kill(pid, number)
 
+    def _mount(self) -> None:
+        self._instance.folder.mkdir(parents=True, exist_ok=True)
+        if not may_mount():
+            raise ChaosError("a small disk has to be mounted, and we may not (CAP_SYS_ADMIN)")
+        _run("mount", "-t", "tmpfs", "-o", f"size={self._disk_mib}m", "tmpfs", str(self._instance.folder))
+
+    @property
+    def _ballast(self) -> Path:
+        return Path(self._instance.folder) / "ballast"
+
+    def fill_disk(self) -> None:
+        """Leave no room on its file system."""
+        with contextlib.suppress(OSError), self._ballast.open("ab", buffering=0) as file:
+            while True:
+                file.write(bytes(4096))
+
+    def empty_disk(self) -> None:
+        """Make room again."""
+        self._ballast.unlink()
+
+    def runs(self) -> bool:
+        """Whether its process is there."""
+        return self._instance.pid() is not None
+
     def remove(self) -> None:
         """Its folder."""
+        if self._disk_mib is not None:
+            with contextlib.suppress(ChaosError):
+                _run("umount", "-l", str(self._instance.folder))
         shutil.rmtree(self._instance.folder, ignore_errors=True)
 
 
+def may_mount() -> bool:
+    """Whether we may give a broker a small file system: CAP_SYS_ADMIN, which root has, but not in every container."""
+    held = re.search(r"^CapEff:\s*(\w+)$", Path("/proc/self/status").read_text(), re.MULTILINE)
+    return held is not None and bool(int(held[1], 16) >> _CAP_SYS_ADMIN & 1) and shutil.which("mount") is not None
+
+
+def _run(*command: str) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    if done.returncode != 0:
+        raise ChaosError(f"{' '.join(command)}: {done.stderr.strip()}")
+
+
 @asynccontextmanager
-async def own_broker(bench: bool) -> AsyncIterator[OwnBroker]:
+async def own_broker(bench: bool, disk_mib: int | None = None) -> AsyncIterator[OwnBroker]:
     """A broker for as long as the block runs. Should we be killed, the kernel ends it with the thread that made it."""
     with ThreadPoolExecutor(1) as pool:
-        broker = OwnBroker(pool, bench)
-        await broker.start()
+        broker = OwnBroker(pool, bench, disk_mib)
+        try:
+            await broker.start()
+        except BaseException:
+            broker.remove()
+            raise
         try:
             yield broker
         finally:
@@ -167,26 +231,54 @@ async def commit(step: Step, system: System, broker: OwnBroker | None, book: Boo
     Raises:
         ChaosError: they are not, or there is nothing to do it to.
     """
-    began = now_ms()
+    began, over = now_ms(), 0
     try:
         if step.target == BROKER:
             if broker is None:
                 raise ChaosError("the broker is not ours to stop")
-            await _to_broker(step, broker)
+            await _to_broker(step, broker, topics.requests(system.setting("TOPIC_PREFIX")).name)
+            over = now_ms()
         else:
             await _to_process(step, system)
         await wait_for(system.whole, READY_AGAIN_S, f"everybody is ready again after: {step}")
     finally:
-        book.write(Fault(step.kind, step.target, began, now_ms()))
+        book.write(Fault(step.kind, step.target, began, now_ms(), over))
 
 
-async def _to_broker(step: Step, broker: OwnBroker) -> None:
+def _limit(bootstrap: str, topic: str, size: int) -> None:
+    """Have the broker take no longer record batch than this."""
+    entry = ConfigEntry(_LIMIT, str(size), incremental_operation=AlterConfigOpType.SET)
+    resource = ConfigResource(ResourceType.TOPIC, topic, incremental_configs=[entry])
+    admin = AdminClient({"bootstrap.servers": bootstrap})
+    admin.incremental_alter_configs([resource])[resource].result(30.0)
+
+
+async def _narrowed(step: Step, broker: OwnBroker, topic: str) -> None:
+    await asyncio.to_thread(_limit, broker.bootstrap, topic, NARROW_BYTES)
+    await asyncio.sleep(step.pause_s)
+    await asyncio.to_thread(_limit, broker.bootstrap, topic, topics.MAX_RECORD_BYTES)
+
+
+async def _to_broker(step: Step, broker: OwnBroker, requests: str) -> None:
+    if step.kind == "narrow":
+        await _narrowed(step, broker, requests)
+        return
     if step.kind == "pause":
         broker.signal(signal.SIGSTOP)
         await asyncio.sleep(step.pause_s)
         broker.signal(signal.SIGCONT)
         return
-    await broker.stop(kill=step.kind == "kill")
+    if step.kind == "full":
+        broker.fill_disk()
+
+        # Its only folder cannot be written to: sooner or later it ends by itself, and takes nothing until then.
+        async def ended() -> bool:
+            return not broker.runs()
+
+        with contextlib.suppress(ChaosError):
+            await wait_for(ended, FULL_S, "it ends")
+        broker.empty_disk()
+    await broker.stop(kill=step.kind != "term")
     await broker.start()
 
 

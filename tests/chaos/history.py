@@ -57,12 +57,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """``kind`` was done to ``target`` from ``from_ms`` on; everybody was ready again at ``until_ms``."""
+    """``kind`` was done to ``target`` from ``from_ms`` on; everybody was ready again at ``until_ms``.
+
+    ``over_ms`` is when it was over for the target itself: a broker serves again. 0: not known.
+    """
 
     kind: str
     target: str
     from_ms: int
     until_ms: int
+    over_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

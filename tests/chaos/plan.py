@@ -5,18 +5,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 BROKER = "broker"
+NARROW_BYTES = 1_500
+"""Some of what is asked is longer (``clients``), and a record of several requests always is."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """``kind``: ``kill`` (SIGKILL), ``term`` (SIGTERM) or ``pause`` (SIGSTOP for ``pause_s``, then SIGCONT)."""
+    """``kind``: ``kill`` (SIGKILL), ``term`` (SIGTERM), ``pause`` (SIGSTOP for ``pause_s``, then SIGCONT), or of the
+    broker ``full``: its disk is full until it has ended or for ten seconds; emptied, it is started again; or
+    ``narrow``: for ``pause_s`` it takes no longer request than ``NARROW_BYTES``."""
 
     kind: str
     target: str
     pause_s: float = 0.0
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.target}" + (f" for {self.pause_s:.1f} s" if self.kind == "pause" else "")
+        return f"{self.kind} {self.target}" + (f" for {self.pause_s:.1f} s" if self.pause_s else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +66,18 @@ def each_once(signers: int, pods: int) -> tuple[Step, ...]:
         *(Step("kill", seat) for seat in seats),
         *(Step("term", seat) for seat in seats),
         *(Step("term", f"api {n}") for n in range(pods)),
+    )
+
+
+def broker_trouble() -> tuple[Step, ...]:
+    """What one broker can do to everybody."""
+    return (
+        Step("term", BROKER),
+        Step("kill", BROKER),
+        Step("pause", BROKER, 3.0),
+        Step("pause", BROKER, 30.0),
+        Step("full", BROKER),
+        Step("narrow", BROKER, 4.0),
     )
 
 

@@ -35,15 +35,18 @@ def lines(outcome: Outcome) -> list[str]:
     ]
     for fault in only(rows, Fault):
         pairs = _during(fault, asked, answers)
-        said.append(
-            f"{fault.kind} {fault.target}, {(fault.until_ms - fault.from_ms) / 1000:.1f} s until all were ready: "
-            + _latency(pairs)
-        )
+        said.append(f"{fault.kind} {fault.target}, {lasted(fault)}: {_latency(pairs)}")
     if outcome.broken:
         said.append(f"BROKEN OFF: {outcome.broken}")
     said += [f"FOUND {line}" for line in checker.told(outcome.findings)]
     said.append("nothing is wrong" if not outcome.findings else f"{len(outcome.findings)} findings")
     return said
+
+
+def lasted(fault: Fault) -> str:
+    """How long until everybody was ready again; for a broker also, since it served again."""
+    since = f", {(fault.until_ms - fault.over_ms) / 1000:.1f} s of them after it served again" if fault.over_ms else ""
+    return f"{(fault.until_ms - fault.from_ms) / 1000:.1f} s until all were ready{since}"
 
 
 def _during(fault: Fault, asked: dict[int, Ask], answers: Sequence[Answer]) -> list[tuple[Ask, Answer]]:

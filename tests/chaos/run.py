@@ -5,6 +5,7 @@ import base64
 import contextlib
 import functools
 import json
+import sys
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -32,6 +33,7 @@ REFRESH_S = 60.0
 REFRESH_GAP_S = 2.5
 LOOK_S = 0.25
 DRAIN_S = 60.0
+AUDIT_S = 120.0
 MEASURING = 64
 """Callers who ask again at once find out what can be done; more of them only wait longer."""
 
@@ -84,7 +86,9 @@ class Run:
         with (self.folder / "history.jsonl").open("w", encoding="ascii") as file:
             book = Book(file)
             async with contextlib.AsyncExitStack() as stack:
-                broker = None if kafka else await stack.enter_async_context(own_broker(self.options.bench))
+                disk_mib = faults.DISK_MIB if any(step.kind == "full" for step in self.options.steps) else None
+                own = None if kafka else own_broker(self.options.bench, disk_mib)
+                broker = None if own is None else await stack.enter_async_context(own)
                 bootstrap = kafka or (broker.bootstrap if broker else "")
                 place = faults.demo(bootstrap, broker is not None, self.options.apis, self.options.signers, self.folder)
                 system = await stack.enter_async_context(place)
@@ -129,10 +133,30 @@ class Run:
             "seats": self.options.signers,
             "ends": [[topic, partition, end] for (topic, partition), end in ends.items()],
             "broken": broken,
+            "audit": await self._audit(system, witness.bootstrap),
             "options": asdict(self.options),
         }
         (self.folder / "about.json").write_text(json.dumps(about, indent=1))
         return broken
+
+    async def _audit(self, system: System, bootstrap: str) -> dict[str, Any]:
+        """What the ceremony log is worth to somebody who has only the operator's public key."""
+        command = [*(sys.executable, "-m", "signer_service", "audit", "--json", "--kafka", bootstrap)]
+        command += ["--operator-pub", str(Path(system.setting("SECRETS_DIR")) / "operator.pub")]
+        if prefix := system.setting("TOPIC_PREFIX"):
+            command += ["--topic-prefix", prefix]
+        process = await asyncio.create_subprocess_exec(
+            *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+        )
+        try:
+            told, complained = await asyncio.wait_for(process.communicate(), AUDIT_S)
+        except TimeoutError:
+            process.kill()
+            return {"code": await process.wait(), "said": f"no audit within {AUDIT_S:.0f} s", "epochs": []}
+        if process.returncode != 0:
+            return {"code": process.returncode, "said": complained.decode().strip(), "epochs": []}
+        epochs = [each["epoch"] for key in json.loads(told)["keys"] for each in key["epochs"]]
+        return {"code": 0, "said": "", "epochs": epochs}
 
     def _callers(self, system: System, quota: Quota, book: Book) -> list[Caller]:
         made: list[Caller] = []
@@ -184,7 +208,7 @@ class Run:
                     continue
                 await faults.commit(step, system, broker, book)
                 fault = history.only(book.rows, history.Fault)[-1]
-                self._say(f"{step}: ready again after {(fault.until_ms - fault.from_ms) / 1000:.1f} s")
+                self._say(f"{step}: {(fault.until_ms - fault.from_ms) / 1000:.1f} s until all were ready")
                 await asyncio.sleep(GAP_S)
             await self._until(lambda: quota.asked >= self.options.requests and refreshing.done())
             if not refreshing.done():
@@ -272,4 +296,6 @@ def judge(folder: Path, late_ms: int = checker.LATE_MS) -> Outcome:
     evidence.take_all(witnesses.read(folder / "records.jsonl"))
     evidence.ends = {(topic, partition): end for topic, partition, end in about["ends"]}
     rows = list(history.read(folder / "history.jsonl"))
-    return Outcome(rows, evidence, checker.check(rows, evidence, about["seats"], late_ms), about["broken"])
+    found = checker.check(rows, evidence, about["seats"], late_ms)
+    found += checker.check_ceremonies(about["audit"]["code"], about["audit"]["said"], about["audit"]["epochs"])
+    return Outcome(rows, evidence, found, about["broken"])

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from common.ids import Epoch, Index, KeyId, Offset, OpenId
 from common.wire.messages import KeyRecord, RefusalCode, Refused, Signed
 from tests.chaos import commits, history
-from tests.chaos.checker import check, told
+from tests.chaos.checker import check, check_ceremonies, told
 from tests.chaos.commits import Commit
 from tests.chaos.evidence import Audited, Evidence, Given, Holder, Item, digest
 from tests.chaos.history import LOST, Answer, Ask, Fault, Final, Row
@@ -316,3 +316,9 @@ def test_the_commits_of_our_group_are_read_from_the_group_coordinators_log() -> 
     assert commits.parse(key(1, b"signer", b"signer.v1"), b"", "signer", "signer.v1") is None
     with pytest.raises(ValueError, match="not an offset"):
         commits.parse(key(1, b"signer", b"signer.v1")[:9], value, "signer", "signer.v1")
+
+
+def test_an_audit_that_does_not_hold_and_an_epoch_that_counts_twice_are_found() -> None:
+    assert check_ceremonies(0, "", [1, 2, 3]) == []
+    for found in (check_ceremonies(1, "does not hold", []), check_ceremonies(0, "", [1, 2, 2, 3])):
+        assert [finding.rule for finding in found] == ["ceremony"]

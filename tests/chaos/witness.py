@@ -29,6 +29,7 @@ class Witness:
             topics.keys(settings.topic_prefix).name,
             topics.presence(settings.topic_prefix).name,
         ]
+        self.bootstrap = settings.bootstrap
         self._presence = self._names[-1]
         self._requests = self._names[0]
         self._group = topics.signer_group(settings.topic_prefix)

@@ -1,4 +1,4 @@
-"""Containers that a whole file of tests shares."""
+"""What a whole file of tests shares: containers, or processes."""
 
 from collections.abc import Iterator
 
@@ -6,8 +6,9 @@ import pytest
 from testcontainers.core.network import Network
 
 from tests.integration import daemon
-from tests.integration.containers import KafkaContainer, System, running_kafka, running_system
+from tests.integration.containers import Containers, KafkaContainer, running_containers, running_kafka
 from tests.integration.daemon import Images
+from tests.integration.processes import OwnKafka, Processes, running_processes
 
 
 @pytest.fixture(scope="session")
@@ -32,7 +33,18 @@ def kafka_container(kafka_and_network: tuple[KafkaContainer, Network]) -> KafkaC
 
 
 @pytest.fixture(scope="module")
-def system(images: Images, kafka_and_network: tuple[KafkaContainer, Network]) -> Iterator[System]:
+def containers(images: Images, kafka_and_network: tuple[KafkaContainer, Network]) -> Iterator[Containers]:
     """Three signers and two pods in containers beside that Kafka; each pod has signed."""
-    with running_system(images, *kafka_and_network) as running:
+    with running_containers(images, *kafka_and_network) as running:
         yield running
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """The same as processes, on an Apache Kafka of their own without Docker."""
+    kafka = OwnKafka()
+    try:
+        with running_processes(kafka, tmp_path_factory.mktemp("system")) as running:
+            yield running
+    finally:
+        kafka.close()

@@ -3,26 +3,23 @@
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 from testcontainers.core.config import testcontainers_config
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-from rest_api.client import Client, ClientError
 from tests.brokers import launcher
 from tests.integration import daemon
 from tests.integration.daemon import Images
+from tests.integration.system import PODS, SIGNERS, THRESHOLD, UP_WITHIN_S, System
 from tests.ports import free_ports
 from tests.system.running_demo import wait_until
 
 # Its reaper is one more image from a registry; what it does, daemon.sweep does.
 testcontainers_config.ryuk_disabled = True
 
-SIGNERS, THRESHOLD, PODS = 3, 2, 2
 HAND_OUT = daemon.ROOT / "docker" / "hand_out.py"
-UP_WITHIN_S = 300.0
 SHELLS = ("/usr/bin/dash", "/usr/bin/bash")
 """What every shell of the base image is, behind its links."""
 HARDENED: Mapping[str, Any] = {
@@ -123,64 +120,48 @@ def running_kafka(image: str) -> Iterator[tuple[KafkaContainer, Network]]:
             yield kafka, network
 
 
-@dataclass(slots=True)
-class System:
-    """Signers and pods in containers. Index of ``signers`` from 1, of ``pods`` from 0."""
+class Containers(System):
+    """Started by ``running_containers``."""
 
-    kafka: KafkaContainer
-    signers: dict[int, Any] = field(default_factory=dict)
-    pods: dict[int, Any] = field(default_factory=dict)
-    ports: dict[int, int] = field(default_factory=dict)
+    def __init__(self, kafka: KafkaContainer) -> None:
+        self.kafka = kafka
+        self.containers: dict[str, Any] = {}
+        self.ports: dict[int, int] = {}
 
     def url(self, pod: int = 0) -> str:
         return f"http://127.0.0.1:{self.ports[pod]}"
 
-    def everyone(self) -> Mapping[str, Any]:
-        """The Docker SDK's container of each, by name."""
-        signers = {f"signer {index}": each.get_wrapped_container() for index, each in self.signers.items()}
-        return signers | {f"pod {index}": each.get_wrapped_container() for index, each in self.pods.items()}
+    def wrapped(self, name: str) -> Any:
+        """The Docker SDK's container, with what is known of it now."""
+        found = self.containers[name].get_wrapped_container()
+        found.reload()
+        return found
 
-    def logs(self) -> str:
-        return "\n".join(f"--- {name}\n{each.logs(tail=30).decode()}" for name, each in self.everyone().items())
+    def kill(self, name: str) -> None:
+        self.wrapped(name).kill()
 
-    def wait_signing(self, pod: int = 0) -> None:
-        """Until a message is signed through this pod."""
+    def stop(self, name: str) -> int:
+        self.wrapped(name).stop(timeout=60)
+        return int(self.wrapped(name).attrs["State"]["ExitCode"])
 
-        def signs() -> bool:
-            try:
-                return bool(client.sign(uuid.uuid4().bytes).signature)
-            except ClientError:
-                return False
+    def start(self, name: str) -> None:
+        self.wrapped(name).start()
 
-        try:
-            with Client(self.url(pod), retry_for_s=0.0) as client:
-                wait_until(signs, UP_WITHIN_S, f"a signature through pod {pod}")
-        except AssertionError as late:
-            raise AssertionError(f"{late}\n{self.logs()}") from None
+    def restart_broker(self) -> None:
+        self.kafka.wrapped().restart(timeout=60)
+        self.kafka.wait()
 
-    def wait_ready(self, count: int, what: str) -> None:
-        """Until so many signers are ready, as pod 0 hears them."""
-        with Client(self.url(), retry_for_s=5.0) as client:
-            wait_until(lambda: _ready(client.cluster()) == count, UP_WITHIN_S, what)
+    def log(self, name: str) -> str:
+        said: bytes = self.wrapped(name).logs(tail=5000)
+        return said.decode()
 
     def healthy(self, name: str) -> bool:
         """Whether Docker's own health check, run in that container, found it well."""
-        found = self.everyone()[name]
-        found.reload()
-        return bool(found.attrs["State"]["Health"]["Status"] == "healthy")
-
-
-def _ready(cluster: Mapping[str, Any]) -> int:
-    return sum(each["state"] == "ready" for each in cluster["replicas"])
-
-
-def health_check(seconds: float = 3.0) -> dict[str, Any]:
-    """The image's own health check, more often than the image says, so that nobody waits for it."""
-    return {"healthcheck": {"interval": int(seconds * 1e9), "start_period": int(60e9)}}
+        return bool(self.wrapped(name).attrs["State"]["Health"]["Status"] == "healthy")
 
 
 @contextmanager
-def running_system(images: Images, kafka: KafkaContainer, network: Network) -> Iterator[System]:
+def running_containers(images: Images, kafka: KafkaContainer, network: Network) -> Iterator[Containers]:
     """Keys, topics, signers, pods: until a message was signed through each pod."""
     run = uuid.uuid4().hex[:12]
     prefix = f"t-{run}."
@@ -198,24 +179,24 @@ def running_system(images: Images, kafka: KafkaContainer, network: Network) -> I
         def start(
             image: str, name: str, volumes: Mapping[str, str], environment: Mapping[str, str], **more: Any
         ) -> Any:
-            each = container(image, network, name, **more, **HARDENED, **health_check(), restart_policy=AGAIN)
+            each = container(image, network, name, **more, **HARDENED, restart_policy=AGAIN)
             each.with_envs(**settings)
             for source, target in volumes.items():
                 each.with_volume_mapping(source, target, "ro" if target == "/run/signer-flow" else "rw")
             return stack.enter_context(each)
 
-        system = System(kafka)
+        system = Containers(kafka)
         for index, state in states.items():
             settings = _settings("SIGNER_SERVICE_", prefix, index)
             volumes = {given[f"signer-{index}"]: "/run/signer-flow", state: "/var/lib/signer-flow"}
-            system.signers[index] = start(images.signer_service, f"signer-{index}", volumes, settings)
+            system.containers[f"signer {index}"] = start(images.signer_service, f"signer-{index}", volumes, settings)
         for index in range(PODS):
             system.ports[index] = free_ports()
             settings = _settings("SIGNER_REST_API_", prefix, index) | {"SIGNER_REST_API_AUTH": "none"}
             port = (8000, system.ports[index])
             volumes = {given["api"]: "/run/signer-flow"}
-            system.pods[index] = start(images.rest_api, f"api-{index}", volumes, settings, port=port)
-        for index in system.pods:
+            system.containers[f"pod {index}"] = start(images.rest_api, f"api-{index}", volumes, settings, port=port)
+        for index in range(PODS):
             system.wait_signing(index)
         yield system
 

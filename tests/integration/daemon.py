@@ -4,11 +4,13 @@ Without Docker the tests are skipped with that reason. With ``SIGNER_FLOW_REQUIR
 instead, and make the images themselves; elsewhere they run only where ``make images`` has been run.
 """
 
+import fcntl
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -24,6 +26,7 @@ TAG = "local"
 OURS = {"rest_api": f"signer-flow/rest-api:{TAG}", "signer_service": f"signer-flow/signer-service:{TAG}"}
 OWNER = "signer-flow.tests"
 """Label of all that a test run makes: host and process id of who made it."""
+SWEEPING = Path(tempfile.gettempdir()) / f"signer-flow-tests-{os.geteuid()}.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +89,18 @@ def labels() -> dict[str, str]:
 def sweep(reached: Any) -> None:
     """Remove what runs of this machine left that were killed: their containers, networks and volumes."""
     chosen = {"label": OWNER}
-    for container in reached.containers.list(all=True, filters=chosen):
-        if _left(container.labels):
-            container.remove(force=True, v=True)
-    for network in reached.networks.list(filters=chosen):
-        if _left(network.attrs["Labels"]):
-            network.remove()
-    for volume in reached.volumes.list(filters=chosen):
-        if _left(volume.attrs["Labels"]):
-            volume.remove(force=True)
+    with SWEEPING.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # two at once would meet in the middle of a removal
+        # What other runs remove meanwhile may be listed, and gone a moment later.
+        for container in reached.containers.list(all=True, filters=chosen, ignore_removed=True):
+            if _left(container.labels):
+                container.remove(force=True, v=True)
+        for network in reached.networks.list(filters=chosen):
+            if _left(network.attrs["Labels"]):
+                network.remove()
+        for volume in reached.volumes.list(filters=chosen):
+            if _left(volume.attrs["Labels"]):
+                volume.remove(force=True)
 
 
 def _left(found: dict[str, str]) -> bool:

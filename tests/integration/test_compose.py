@@ -13,8 +13,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from rest_api.client import Client, ClientError
 from tests.integration import daemon
-from tests.integration.containers import UP_WITHIN_S
 from tests.integration.daemon import ROOT, Images
+from tests.integration.system import UP_WITHIN_S
 from tests.ports import free_ports
 from tests.system.running_demo import wait_until
 
@@ -56,7 +56,7 @@ class Compose:
     def containers(self) -> dict[str, Any]:
         """What Docker knows of each container, by the name of its service."""
         chosen = {"label": f"com.docker.compose.project={self.project}"}
-        found = daemon.client().containers.list(all=True, filters=chosen)
+        found = daemon.client().containers.list(all=True, filters=chosen, ignore_removed=True)
         return {each.labels["com.docker.compose.service"]: each.attrs for each in found}
 
     def wait_up(self) -> None:

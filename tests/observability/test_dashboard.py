@@ -13,7 +13,7 @@ import pytest
 
 from common.observability.metric_table import PREFIX, SPECS, Kind, MetricSpec
 
-DASHBOARD = Path(__file__).parents[2] / "k8s" / "grafana" / "signer-flow.json"
+DASHBOARD = Path(__file__).parents[2] / "helm" / "signer-flow" / "files" / "dashboard.json"
 TARGET_LABELS = frozenset({"job", "instance"})
 """Prometheus itself puts these on everything that it scrapes."""
 FOREIGN = {"process_resident_memory_bytes", "process_cpu_seconds_total"}
