@@ -8,16 +8,18 @@ STAMP := $(VENV)/.installed
 # A file's tests stay in one worker: what it starts once (a broker, a demo) is started once. Three on two cores: much of
 # the time is waiting. The order of the files is that of tests/conftest.py, the longest first.
 WORKERS ?= 3
+FUZZ_STAMP := $(VENV)/.fuzz-installed
+SECONDS ?= 10
 SHARED_OUT := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # Tests start some two hundred processes: each would compile all of our modules anew.
 unexport PYTHONDONTWRITEBYTECODE
 UV = $(shell command -v $(BIN)/uv || command -v uv)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lint fast kafka bench chaos lock clean crashes
+.PHONY: help demo test check lint fast kafka images sbom helm-schema k8s bench chaos fuzz abuse lock clean crashes
 
 help: ## list the targets
-	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/\1	\2/p' Makefile | while IFS='	' read -r name what; do printf '  make %-7s %s\n' "$$name" "$$what"; done
 
 demo: $(STAMP) ## run the whole system on this machine (ARGS="--signers 5 --threshold 3")
 	@exec $(BIN)/signer-flow demo $(ARGS)
@@ -37,7 +39,7 @@ lint: $(STAMP) ## formatting, lint, types and import rules
 	$(BIN)/lint-imports
 
 fast: $(STAMP) ## the tests that need no broker and little time
-	@exec $(BIN)/python -m pytest -q $(SHARED_OUT) -m "not kafka and not docker and not slow" $(PYTEST_ARGS)
+	@exec $(BIN)/python -m pytest -q $(SHARED_OUT) -m "not kafka and not docker and not helm and not slow" $(PYTEST_ARGS)
 
 kafka: $(STAMP) ## run a real single-node Apache Kafka on loopback until interrupted
 	@exec $(BIN)/python .ci/kafka/kafka.py run
@@ -48,21 +50,35 @@ images: $(STAMP) ## make the two images, and where no registry can be reached wh
 sbom: $(STAMP) ## write sbom.json: the libraries in the images, as CycloneDX
 	@$(BIN)/python .ci/sbom.py > sbom.json.part && mv sbom.json.part sbom.json
 
+helm-schema: $(STAMP) ## make the chart's values.schema.json of its values.yaml
+	@$(BIN)/python .ci/helm_schema.py --write
+
+k8s: $(STAMP) ## make k8s/signer-flow.yaml of the chart (needs helm; ARGS="--set committee.size=5")
+	@$(BIN)/python .ci/plain_manifests.py --write $(ARGS)
+
 bench: $(STAMP) ## measure on a real Apache Kafka, up to 12 minutes (ARGS="--quick --json bench.json")
 	@exec $(BIN)/python -m tests.bench $(ARGS)
 
 chaos: $(STAMP) ## kill, stop and refresh under load, then prove that nothing was lost (SEED=1 ARGS="--requests 100000 --kills 20")
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) $(ARGS)
 
-lock: ## write both locks anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
+fuzz: $(FUZZ_STAMP) ## look for inputs that a decoder does not stand, SECONDS for each (SECONDS=60 ARGS="--decoder http --jobs 2")
+	@exec $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
+abuse: $(STAMP) ## slow, silent, endless and rude clients against a running system, with figures (ARGS="--connections 5000")
+	@exec $(BIN)/python -m tests.abuse $(ARGS)
+
+lock: ## write the locks anew from pyproject.toml (UPGRADE=--upgrade for newer versions)
 	@test -n "$(UV)" || { echo "make lock needs uv: python3 -m pip install uv" >&2; exit 1; }
 	$(UV) pip compile pyproject.toml --extra dev --python-version 3.11 --universal --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --quiet $(UPGRADE) -o requirements.lock
 	$(UV) pip compile pyproject.toml --constraint requirements.lock --python-version 3.11 --universal --generate-hashes \
 	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet -o requirements-runtime.lock
+	$(UV) pip compile --group fuzz --python-version 3.11 --generate-hashes \
+	  --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet $(UPGRADE) -o requirements-fuzz.lock
 
 clean: ## remove everything that the other targets made
-	rm -rf $(VENV) .kafka .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist sbom.json* *.egg-info
+	rm -rf $(VENV) .fuzz .kafka .helm-tools .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache build dist sbom.json* *.egg-info
 	find docker/wheelhouse -mindepth 1 ! -name .gitignore -delete
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -74,4 +90,8 @@ $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(FUZZ_STAMP): requirements-fuzz.lock $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-fuzz.lock
 	@touch $@

@@ -8,7 +8,7 @@
 ``--users FILE`` locks it: SASL on every listener (PLAIN and SCRAM-SHA-512), and nobody may do what no ACL allows. The
 file has one ``name=password`` a line; the first is the super user. ``--tls DIR`` adds a listener with mutual TLS at the
 next port: ``ca.pem`` signs clients, ``broker.pem`` is the broker's key (PKCS #8) with its certificate; a client is
-``User:`` and its common name.
+``User:`` and its common name. At the port after that is one with TLS and SASL, for those who have a password only.
 
 Needs ``java`` (17 or newer) and ``mvn``. Everything it writes is under ``.kafka/`` of the project: the jars, fetched
 once per version, and a folder per instance with configuration, log and data. Data are dropped at every start unless
@@ -34,7 +34,7 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -122,7 +122,7 @@ def _is_free(port: int) -> bool:
 class Lock:
     """Who may log in: names with passwords, the first of which is the super user; and the folder for TLS."""
 
-    users: dict[str, str]
+    users: dict[str, str] = field(repr=False)
     tls: Path | None = None
 
     @property
@@ -155,14 +155,18 @@ class Lock:
             "allow.everyone.if.no.acl.found": "false",
         }
         if self.tls is not None:
-            listeners += f",TLS://{HOST}:{port + 1}"
-            protocols += ",TLS:SSL"
+            listeners += f",TLS://{HOST}:{port + 1},BOTH://{HOST}:{port + 2}"
+            protocols += ",TLS:SSL,BOTH:SASL_SSL"
             found |= {
                 "listener.name.tls.ssl.keystore.type": "PEM",
                 "listener.name.tls.ssl.keystore.location": str(self.tls / "broker.pem"),
                 "listener.name.tls.ssl.truststore.type": "PEM",
                 "listener.name.tls.ssl.truststore.location": str(self.tls / "ca.pem"),
                 "listener.name.tls.ssl.client.auth": "required",
+                "listener.name.both.ssl.keystore.type": "PEM",
+                "listener.name.both.ssl.keystore.location": str(self.tls / "broker.pem"),
+                "listener.name.both.scram-sha-512.sasl.jaas.config": scram,
+                "listener.name.both.sasl.enabled.mechanisms": "SCRAM-SHA-512",
                 "ssl.principal.mapping.rules": r"RULE:^.*CN=([a-zA-Z0-9._-]+).*$/$1/",
             }
         return found | {"advertised.listeners": listeners, "listener.security.protocol.map": protocols}
@@ -248,7 +252,13 @@ class Instance:
             )
         java = tool("java", "default-jre-headless")
         classpath = f"{jars()}/*"
-        port = port or free_port(2 if lock is not None and lock.tls is not None else 1)
+        listeners = 3 if lock is not None and lock.tls is not None else 1
+        if port:
+            controller_port = free_port()
+        else:
+            # All in one row: nobody has bound any of them yet, so that the second question could bring the same.
+            port = free_port(listeners + 1)
+            controller_port = port + listeners
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
@@ -260,7 +270,7 @@ class Instance:
         self.folder.mkdir(parents=True, exist_ok=True)
         data = self.folder / "data"
         template = string.Template((HERE / "server.properties.template").read_text())
-        text = template.substitute(port=port, controller_port=free_port(), data=data)
+        text = template.substitute(port=port, controller_port=controller_port, data=data)
         self.config.touch(mode=0o600)
         self.config.write_text(text if lock is None else _locked(text, lock.properties(port)))
         base = [
@@ -324,8 +334,15 @@ class Instance:
         cluster_id = urlsafe_b64encode(uuid.uuid4().bytes).rstrip(b"=").decode()
         # "--cluster-id=ID": an id may begin with a dash, and would be read as an option.
         arguments = ["format", f"--cluster-id={cluster_id}", "-c", str(self.config), *more]
-        command = [*base, "kafka.tools.StorageTool", *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+        # In a file, which the tool reads: passwords are among them, and a command line can be read by anybody here.
+        told = self.folder / "format.arguments"
+        told.touch(mode=0o600)
+        try:
+            told.write_text("\n".join(arguments))
+            command = [*base, "kafka.tools.StorageTool", f"@{told}"]
+            done = subprocess.run(command, capture_output=True, text=True, timeout=START_S, check=False)
+        finally:
+            told.unlink()
         if done.returncode != 0:
             raise Failed(f"the storage could not be formatted: {(done.stderr or done.stdout).strip().splitlines()[-1]}")
 

@@ -1,6 +1,5 @@
 """Compose's hand-out: to each process its own keys, and the operator's to nobody."""
 
-import importlib.util
 import os
 import stat
 from pathlib import Path
@@ -9,17 +8,14 @@ from types import ModuleType
 import pytest
 
 from signer_service.provision import Plan, provision
+from tests.scripts import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
 
 @pytest.fixture
 def hand_out(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    spec = importlib.util.spec_from_file_location("hand_out", ROOT / "docker" / "hand_out.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load(ROOT / "docker" / "hand_out.py")
     # Whoever runs the tests may give files to himself only.
     monkeypatch.setattr(module, "USER", os.geteuid())
     return module

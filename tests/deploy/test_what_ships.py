@@ -1,15 +1,15 @@
 """What gets into an image: the locked runtime libraries and no others, listed in an SBOM that does not lie."""
 
-import importlib.util
 import json
 import re
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
-from types import ModuleType
 
 import pytest
+
+from tests.scripts import load
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 PACKAGE = re.compile(r"^(?P<name>[A-Za-z0-9._-]+)==(?P<version>[^\s;]+)(?P<marker> ;[^\\]*)? \\\n", re.MULTILINE)
@@ -39,15 +39,6 @@ def test_the_images_lock_is_the_developers_lock_less_what_only_developers_need()
     assert not development & names
 
 
-def sbom() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("sbom", ROOT / ".ci" / "sbom.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
 def test_the_sbom_lists_each_library_with_version_and_licence_and_is_the_same_every_time() -> None:
     command = [sys.executable, str(ROOT / ".ci" / "sbom.py")]
     runs = [subprocess.run(command, capture_output=True, text=True, check=True, timeout=100).stdout for _ in range(2)]
@@ -68,7 +59,7 @@ def test_the_sbom_lists_each_library_with_version_and_licence_and_is_the_same_ev
 
 
 def test_an_sbom_of_another_version_than_the_locked_one_is_refused() -> None:
-    made = sbom()
+    made = load(ROOT / ".ci" / "sbom.py")
     project = {"name": "p", "version": "1", "description": "d", "dependencies": ["a"]}
     assert made.bill(project, {"a": "1"}, {"a": {"version": "1"}})["components"][0]["purl"] == "pkg:pypi/a@1"
     for found in ({"a": {"version": "2"}}, {}):
