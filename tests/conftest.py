@@ -8,7 +8,7 @@ from typing import Final
 import pytest
 from hypothesis import HealthCheck, settings
 
-from tests import stages
+from tests import hung, stages
 
 # No deadline per example: two workers share two cores, and a slow example is no failure. `timeout` bounds the test.
 settings.register_profile("default", deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
@@ -79,7 +79,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Put in what the command line asked for."""
+    """Put in what watches over every test, and what the command line asked for."""
+    config.pluginmanager.register(hung.Hung(), "signer-flow-hung")
     stages.configure(config)
 
 

@@ -23,7 +23,7 @@ FILES = {
 
 def run(folder: Path, fails: str, *arguments: str) -> tuple[int, dict[str, str], str]:
     """Run a small suite in which one stage fails. Returns exit code, what is said of each stage, and the last line."""
-    for name in ("conftest.py", "stages.py"):
+    for name in ("conftest.py", "hung.py", "stages.py"):
         (folder / "tests").mkdir(exist_ok=True)
         shutil.copy(TESTS / name, folder / "tests")
     for stage, name in FILES.items():

@@ -1,5 +1,7 @@
 """A reader that sticks goes on with a new client: nothing is lost by it, and nothing comes twice."""
 
+import asyncio
+
 import pytest
 
 from common.kafka.port import At, End, OnLost, Position, Producer, Record, Start, TailConsumer
@@ -34,14 +36,15 @@ async def test_a_reader_that_is_renewed_in_the_middle_of_a_stream_loses_nothing_
     got: list[Record] = []
     tail = await client.tail({answers.name: Start(), requests.name: End()}, got.extend)
     count = 3
-    while caplog.text.count(RENEWED) < 3:
-        tail.renew()
-        for _ in range(20):
-            # Not all partitions: a new client stands in its place where nothing was ever read, too.
-            producer.send(answers.name, b"%d" % count, partition=0)
-            producer.send(requests.name, b"%d" % count, partition=count % 6)
-            count += 1
-        assert await producer.flush(WITHIN_S) == 0
+    async with asyncio.timeout(WITHIN_S):
+        while caplog.text.count(RENEWED) < 3:
+            tail.renew()
+            for _ in range(20):
+                # Not all partitions: a new client stands in its place where nothing was ever read, too.
+                producer.send(answers.name, b"%d" % count, partition=0)
+                producer.send(requests.name, b"%d" % count, partition=count % 6)
+                count += 1
+            assert await producer.flush(WITHIN_S) == 0
     for partition in range(topics.REQUEST_PARTITIONS):
         await written(producer, requests.name, [b"last"], partition)
     await written(producer, answers.name, [b"last"])
