@@ -1,11 +1,15 @@
 """What every test may rely on."""
 
 import gc
-from collections.abc import Generator
+import logging
+import sys
+import threading
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Final
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests import hung, stages
@@ -88,3 +92,17 @@ def pytest_configure(config: pytest.Config) -> None:
 def anyio_backend() -> str:
     """Async tests run on asyncio: the services use nothing else."""
     return "asyncio"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _logging_is_as_before() -> Iterator[None]:
+    """A file that configured the process's logging would decide what the next file's ``caplog`` sees."""
+    root = logging.getLogger()
+    level, hooks, ours = root.level, (sys.excepthook, threading.excepthook), structlog.get_config()
+    yield
+    root.setLevel(level)
+    sys.excepthook, threading.excepthook = hooks
+    structlog.configure(**ours)
+    for handler in list(root.handlers):
+        if isinstance(handler.formatter, structlog.stdlib.ProcessorFormatter):
+            root.removeHandler(handler)
