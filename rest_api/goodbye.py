@@ -8,13 +8,12 @@ elsewhere. A connection that is not used even then is closed.
 """
 
 import asyncio
-import contextlib
-import socket
 from collections.abc import Callable, Collection, Iterable
 from typing import Any, Final
 
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
+from rest_api.accepting import Listener
 from rest_api.heads import BoundedHttp
 
 LINGER_S: Final = 1.0
@@ -48,26 +47,21 @@ class CourteousHttp(BoundedHttp):
 
 
 async def part(
-    servers: Iterable[asyncio.base_events.Server],
-    connections: Collection[object],
-    serve: Callable[[], asyncio.Protocol],
-    hurry: Callable[[], bool],
-    linger_s: float,
+    listeners: Iterable[Listener], connections: Collection[object], hurry: Callable[[], bool], linger_s: float
 ) -> None:
     """Stop listening, and wait until every HTTP client has gone, or ``linger_s`` at most.
 
     Args:
-        servers: Listen now.
+        listeners: Listen now; who has connected by now is served.
         connections: The protocols of all connections, as they come and go.
-        serve: Makes the protocol of a connection that was made and not accepted yet.
         hurry: Whether there is no time for it any more.
         linger_s: From now.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + linger_s
-    for late in stop_listening(servers):
-        with contextlib.suppress(OSError):  # it has gone again
-            await loop.connect_accepted_socket(serve, late)
+    for listener in listeners:
+        listener.close()
+        await listener.made()
     told: set[CourteousHttp] = set()
     while True:
         here = {each for each in connections if isinstance(each, CourteousHttp)}
@@ -77,20 +71,3 @@ async def part(
         if not here or hurry() or loop.time() >= end:
             return
         await asyncio.sleep(_LOOK_S)
-
-
-def stop_listening(servers: Iterable[asyncio.base_events.Server]) -> list[socket.socket]:
-    """Close, and return the connections that nobody had accepted: between the last look and the close is nothing."""
-    late: list[socket.socket] = []
-    for server in servers:
-        kept = [socket.fromfd(each.fileno(), each.family, each.type) for each in server.sockets]
-        server.close()
-        for listening in kept:
-            with listening:
-                listening.setblocking(False)
-                with contextlib.suppress(OSError):
-                    while True:
-                        late.append(listening.accept()[0])
-    for each in late:
-        each.setblocking(False)
-    return late

@@ -15,6 +15,7 @@ from common.errors import BadInput, SignerFlowError
 from common.observability import logging
 from common.observability.spans import Spans, exporting
 from rest_api import doors, goodbye, sockets
+from rest_api.accepting import Listener
 from rest_api.app import create_app
 from rest_api.settings import Settings, load
 
@@ -24,10 +25,6 @@ EXIT_CONFIG = 2
 KEEP_ALIVE_S = 75
 AFTER_GRACE_S = 2
 BACKLOG = 2048
-ACCEPTED_AT_ONCE = 64
-"""libuv accepts one connection in a turn of the loop: in a crowd, whoever comes would wait for one turn for each of
-those before him. As many descriptors of the one socket as this are watched, and each gives one. With eight of them a
-crowd at three times the capacity waited in the kernel, unread and not refused, for as long as it lasted."""
 BUFFER_BYTES = 128 * 1024
 """Of each direction; Linux takes twice as much. Who never reads has a few answers made for him, not hundreds."""
 LAST_ORDERS_S = goodbye.LINGER_S + 0.5
@@ -37,32 +34,35 @@ LAST_ORDERS_S = goodbye.LINGER_S + 0.5
 class Server(uvicorn.Server):
     """uvicorn without its signal handlers: ours begin the drain before it stops to listen; and it takes leave first."""
 
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listeners: list[Listener] = []
+
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Listen: with bounds on what the kernel keeps for a connection, and several accepted in a turn of the loop."""
+        """Listen: with bounds on what the kernel keeps for a connection, and as many taken in a turn as wait."""
         await super().startup(sockets)
-        loop = asyncio.get_running_loop()
-        for server in tuple(getattr(self, "servers", ())):
+        for server in getattr(self, "servers", ()):
             for listening in server.sockets:
-                for _ in range(ACCEPTED_AT_ONCE - 1):
-                    again = socket.fromfd(listening.fileno(), listening.family, listening.type)
-                    for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
-                        # Connections take it over from the socket that they come through.
-                        again.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
-                    self.servers.append(await loop.create_server(self.protocol, sock=again, backlog=BACKLOG))
+                ours = socket.fromfd(listening.fileno(), listening.family, listening.type)
+                ours.setblocking(False)
+                for buffer in (socket.SO_SNDBUF, socket.SO_RCVBUF):
+                    # Connections take it over from the socket that they come through.
+                    ours.setsockopt(socket.SOL_SOCKET, buffer, BUFFER_BYTES)
+                self.listeners.append(Listener(ours, self.protocol))
+            server.close()  # its descriptor only: what listens is ours, too
+        self.servers = []
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let clients send their last request, then as uvicorn does."""
-        await goodbye.part(
-            self.servers, self.server_state.connections, self.protocol, lambda: self.force_exit, goodbye.LINGER_S
-        )
+        await goodbye.part(self.listeners, self.server_state.connections, lambda: self.force_exit, goodbye.LINGER_S)
         await super().shutdown(sockets)
 
     def protocol(self) -> asyncio.Protocol:
-        """For a connection that was made and not accepted when we stopped to listen."""
+        """For one connection."""
         config = self.config
         return config.http_protocol_class(  # type: ignore[call-arg]
             config=config, server_state=self.server_state, app_state=self.lifespan.state

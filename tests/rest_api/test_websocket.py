@@ -448,7 +448,7 @@ async def test_a_server_that_stops_ends_no_connection_before_its_answers(own_wor
         # As the process does when it is told to stop.
         pod.gateway.drain(5)
         pod.server.should_exit = True
-        await until(lambda: not pod.server.servers[0].is_serving(), "the server stops")
+        await until(lambda: not pod.server.listeners[0].is_serving(), "the server stops")
         a_refusal(await ask(opened, {"id": "c", "text": "c"}), "c", 503, "shutting-down")
         held[0].seat.sign(held[0])
         assert (await answer(opened))["id"] == "b"

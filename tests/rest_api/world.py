@@ -343,7 +343,7 @@ async def running_pod(
         await until(lambda: server.started or task.done(), "the pod listens")
         if task.done():
             task.result()
-        bound = server.servers[0].sockets[0].getsockname()[1]
+        bound = server.listeners[0].listening.getsockname()[1]
         url = f"http://127.0.0.1:{bound}"
         async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as http:
             pod = Pod(server, url, f"http://127.0.0.1:{app.state.admin_port}", http)

@@ -1,0 +1,118 @@
+"""Connections are taken as they come: a crowd at once, none lost at the close, and on again after a shortage."""
+
+import asyncio
+import os
+import resource
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from rest_api import accepting
+from rest_api.accepting import Listener
+from tests.brokers import until
+
+pytestmark = pytest.mark.anyio
+
+CROWD = 200
+
+
+class Greeter(asyncio.Protocol):
+    """Says hello; each is remembered."""
+
+    made: list["Greeter"] = []  # noqa: RUF012 - emptied by the fixture
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        self.transport = transport
+        transport.write(b"hello")
+        Greeter.made.append(self)
+
+
+@pytest.fixture(autouse=True)
+def _nobody_yet() -> Iterator[None]:
+    yield
+    Greeter.made.clear()
+
+
+def listening() -> socket.socket:
+    made = socket.create_server(("127.0.0.1", 0), backlog=2 * CROWD)
+    made.setblocking(False)
+    return made
+
+
+def connected(stack: ExitStack, to: socket.socket) -> socket.socket:
+    """By the kernel: the event loop has not turned meanwhile."""
+    made = stack.enter_context(socket.create_connection(to.getsockname(), timeout=20))
+    made.settimeout(20)
+    return made
+
+
+async def heard(connection: socket.socket) -> bytes:
+    return await asyncio.to_thread(connection.recv, 100)
+
+
+async def test_a_crowd_is_taken_in_one_turn_and_a_larger_one_leaves_turns_to_others(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(accepting, "AT_ONCE", CROWD // 2)
+    taken: list[int] = []
+
+    def serve() -> Greeter:
+        taken.append(1)
+        return Greeter()
+
+    with ExitStack() as stack, listening() as door:
+        listener = Listener(door, serve)
+        crowd = [connected(stack, door) for _ in range(CROWD)]
+        assert not taken
+        counts: list[int] = []
+        while len(taken) < CROWD and len(counts) < CROWD:
+            await asyncio.sleep(0)
+            counts.append(len(taken))
+        assert set(counts) <= {0, CROWD // 2, CROWD}
+        assert [await heard(each) for each in crowd] == [b"hello"] * CROWD
+        listener.close()
+
+
+async def test_who_waits_when_it_closes_is_served_and_who_comes_later_is_refused() -> None:
+    with ExitStack() as stack, listening() as door:
+        listener = Listener(door, Greeter)
+        address = door.getsockname()
+        crowd = [connected(stack, door) for _ in range(CROWD)]
+        listener.close()
+        listener.close()
+        assert not listener.is_serving()
+        await listener.made()
+        assert len(Greeter.made) == CROWD
+        assert [await heard(each) for each in crowd] == [b"hello"] * CROWD
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, timeout=20)
+
+
+async def test_who_went_before_he_was_taken_disturbs_nobody() -> None:
+    with ExitStack() as stack, listening() as door:
+        listener = Listener(door, Greeter)
+        gone = connected(stack, door)
+        gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
+        gone.close()
+        assert await heard(connected(stack, door)) == b"hello"
+        listener.close()
+
+
+async def test_without_descriptors_it_waits_and_goes_on_when_there_are_some(caplog: pytest.LogCaptureFixture) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as stack, listening() as door:
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        listener = Listener(door, Greeter)
+        client = connected(stack, door)
+        with open(os.devnull, "rb") as highest:  # noqa: PTH123, ASYNC230 - its number is what is wanted
+            lowest_free = highest.fileno()
+        resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
+        await until(lambda: caplog.text.count("no connection can be taken") >= 2, "it is said, and tried again")
+        assert not Greeter.made
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert await heard(client) == b"hello"
+        listener.close()
