@@ -73,7 +73,8 @@ def of_broker(settings: Settings, echo: Callable[[str], None], note: Callable[[s
     records = newest(raws, operator_key, settings.topic_prefix)
     if not records:
         raise Unavailable(
-            "key-records", f"{topic} has no key record of this operator: start a signer, it writes its own"
+            "key-records",
+            f"{topic} has no key record of this operator: start a signer that has a share, it writes its own",
         )
     for raw in records.values():
         record = _checked(raw, operator_key, settings.topic_prefix)

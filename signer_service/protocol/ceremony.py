@@ -4,7 +4,8 @@ The log decides (``fold``); this machine says what this seat adds to it, from it
 
 Rules:
 
-1. Nothing is sent before all that the log held at start was read, nor while the log is forked or lost. Signing goes on.
+1. Nothing is sent before all that the log held at start was read, nor while the log is forked or lost, but the copy of
+   the key record that it has shown. Signing goes on.
 2. What is sent follows from (fold, secrets, clock) alone: nothing is remembered that a restart would forget and miss.
 3. Secrets are durable before what depends on them leaves: write ``durable(state)`` whenever it changed, before
    ``Transition.send``.
@@ -259,11 +260,18 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
     if key is None or key.current is None:
         return state
     published = dict(state.soft.published)
-    if seen is not None and seen.epoch > key.epoch:
-        return state  # Others are ahead of us; our own copy would be the wrong one.
-    if seen == key.current.record:
-        published[key_id] = (key.epoch, now)
-    elif key_id in published and now >= published[key_id][1] + state.timing.resend_ms:
+    if seen is not None and (seen == key.current.record or seen.epoch > key.epoch):
+        published[key_id] = (seen.epoch, now)
+    elif seen is not None and seen.epoch == key.epoch and not state.may_speak:
+        published[key_id] = (
+            key.epoch,
+            now,
+        )  # Of the other side of a fork: two who write over each other decide nothing.
+    elif (
+        key_id in published
+        and published[key_id][0] <= key.epoch
+        and now >= published[key_id][1] + state.timing.resend_ms
+    ):
         del published[key_id]
     return _soft(state, published=published)
 

@@ -47,12 +47,17 @@ class Agenda:
 
 
 def agenda(state: CeremonyState, now: Instant) -> Agenda:
-    """Everything that this seat owes at ``now``. Nothing before all was read, or while the log is in doubt."""
+    """Everything that this seat owes at ``now``. Nothing before all was read; while the log is in doubt nothing but the
+    copies of key records."""
     todo = Agenda(now)
     file, known = state.soft.roster, state.log.roster
     # A roster goes out even when the log is forked: one of a new generation is the way out of that.
     if state.may_bring_roster and file is not None and (known is None or file.version > known.version):
         todo.owe(file, file.version)
+    if not state.soft.caught_up:
+        return todo
+    for key in state.log.keys.values():
+        _publish(state, key, todo)
     if not state.may_speak:
         return todo
     for key in state.log.keys.values():
@@ -62,7 +67,6 @@ def agenda(state: CeremonyState, now: Instant) -> Agenda:
         if key.attempt is not None:
             _attempt(state, key.attempt, todo)
         _after_commit(state, key, todo)
-        _publish(state, key, todo)
     return todo
 
 
@@ -164,7 +168,11 @@ def needs_heal(state: CeremonyState, key: KeyLog) -> bool:
 
 
 def _publish(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
-    """``signer.v1.keys`` has a copy: for pods, and for nobody's decisions here."""
+    """``signer.v1.keys`` has a copy: for pods, and for nobody's decisions here.
+
+    Also while the log is lost or forked: a broker that lost its data lost the copies as well, and without one no pod
+    can use the shares, which are all there. It stands for itself, and nobody goes back an epoch for it.
+    """
     commit = key.current
     if commit is None:
         return
@@ -172,7 +180,14 @@ def _publish(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
     since = state.soft.current_since.get(key.key_id, (commit.epoch, todo.now))[1]
     place = rank(state, tuple(commit.shares))
     wait = place * state.timing.takeover_ms
-    due = todo.due(since + wait) if epoch != commit.epoch else todo.due(at + state.timing.republish_ms + wait)
+    if epoch > commit.epoch:
+        due = todo.due(at + state.timing.republish_ms)  # Others are ahead of us, and ours would be the wrong one.
+    elif epoch == commit.epoch:
+        # What took the log away may take the copies a moment later.
+        every = state.timing.republish_ms if state.may_speak else state.timing.republish_doubt_ms
+        due = todo.due(at + every + wait)
+    else:
+        due = todo.due(since + wait)
     if due:
         todo.owed[copy_tag(key.key_id, commit.epoch)] = ToKeys(commit.record)
 

@@ -100,6 +100,9 @@ class CeremonyTiming:
     takeover_ms: int = 1_500
     """The lowest live seat acts first; each next one waits so much longer."""
     republish_ms: int = 3_600_000
+    """How often the copy of a key record is written again."""
+    republish_doubt_ms: int = 30_000
+    """The same while the log is lost or forked."""
 
 
 # --- secrets ---------------------------------------------------------------------------------------------------------
@@ -215,6 +218,7 @@ class Soft:
     signatures: Mapping[OpenId, bytes] = field(default_factory=dict)
     draining: Mapping[KeyId, Draining] = field(default_factory=dict)
     published: Mapping[KeyId, tuple[Epoch, Instant]] = field(default_factory=dict)
+    """Of which epoch the copy on ``signer.v1.keys`` is, and when it was seen or written."""
     current_since: Mapping[KeyId, tuple[Epoch, Instant]] = field(default_factory=dict)
     anchoring: Anchoring | None = None
     """Reading began at key records that are not proven yet: nothing is sent, signed, written or erased."""
@@ -249,5 +253,5 @@ class CeremonyState:
 
     @property
     def may_speak(self) -> bool:
-        """Whether records may be sent: all read, and no doubt about the log. Signing does not depend on it."""
+        """Whether the log may be written to: all read, and no doubt about it. Signing does not depend on it."""
         return self.may_bring_roster and not self.log.forked

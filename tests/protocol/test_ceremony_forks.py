@@ -6,7 +6,7 @@ from common.ids import Instant
 from common.wire import codec
 from common.wire.messages import RESERVED_PREFIX, AuditKind
 from common.wire.transcript import key_record_message
-from signer_service.protocol.ceremony_state import LogLost
+from signer_service.protocol.ceremony_state import KeyCopySeen, LogLost
 from signer_service.protocol.ceremony_view import alarms, signing_view
 from signer_service.protocol.log_state import WINDOW
 from tests import playbook
@@ -111,6 +111,44 @@ def test_while_the_log_is_lost_no_seat_speaks_and_all_sign() -> None:
     for seat in world.seats.values():
         assert seat.state is not None
         assert "ceremony-log-lost" in alarms(seat.state)
+
+
+def test_while_the_log_is_lost_the_copies_of_key_records_are_written_on_for_pods_need_them() -> None:
+    world, _ = again(beginning(2, 3))
+    record = beginning(2, 3).record
+    for seat in world.seats.values():
+        seat.published.clear()
+    for index in world.seats:
+        world.feed(index, LogLost())
+    world.run_for(playbook.QUICK.republish_doubt_ms + 10_000)
+    assert [seat.published for seat in world.seats.values()] != [[], [], []]
+    assert all(each == record for seat in world.seats.values() for each in seat.published)
+    # Nothing that it had or has on disk is needed for that but the journal: another process of it does the same.
+    world.stop(2)
+    world.seats[2].published.clear()
+    world.start(2)
+    world.feed(2, LogLost())
+    world.run_for(10_000)
+    assert world.seats[2].published[0] == record
+
+
+def test_a_seat_that_is_behind_on_a_lost_log_does_not_write_over_the_copy_of_those_ahead() -> None:
+    world, _ = again(beginning(2, 3))
+    ahead, _ = again(beginning(2, 3))
+    for index in ahead.seats:
+        ahead.ask_refresh(index)
+    ahead.run(lambda: ahead.agrees(2))
+    newer = ahead.key().current
+    assert newer is not None
+    world.feed(1, LogLost())
+    world.feed(1, KeyCopySeen(playbook.KEY, newer.record))
+    world.seats[1].published.clear()
+    world.run_for(2 * playbook.QUICK.republish_doubt_ms)
+    assert world.seats[1].published == []
+    # Nor is it drawn into writing by whoever puts rubbish, or the copy of its own epoch, over it.
+    world.feed(1, KeyCopySeen(playbook.KEY, None))
+    world.run_for(2 * playbook.QUICK.republish_doubt_ms)
+    assert world.seats[1].published == []
 
 
 def test_true_records_of_another_log_show_the_fork_and_commit_nothing() -> None:

@@ -1,5 +1,6 @@
-"""A ceremony log that was deleted: signing goes on, and another log goes on with the same key."""
+"""A ceremony log that was deleted, alone or with all else: signing goes on, and another log with the same key."""
 
+import asyncio
 import base64
 import os
 import re
@@ -23,6 +24,7 @@ from tests.shell.road import DEFAULT, Pod, Signers
 
 __all__ = ["apache", "broker"]
 
+SEATS = (1, 2, 3)
 PREFIX = TOPIC.removesuffix(topics.ceremony("").name)
 
 
@@ -45,6 +47,35 @@ async def signs(pod: Pod, public: bytes) -> None:
     assert ed25519.verify(public, b"hello", outcome.result.signature)
 
 
+async def go_on_with_another_log(broker: Broker, signers: Signers, pod: Pod, public: bytes, folder: Path) -> None:
+    """What the runbook says, and that it mends: ceremonies are held again, and the key is what it was."""
+    told = ours(signers.environment(1), "key-records")
+    assert told.returncode == 0, told.stderr
+    records = folder / "key-records"
+    records.write_text(told.stdout)
+    assert f"{DEFAULT}: epoch 1" in told.stderr
+    go_on = ("--signers", "3", "--threshold", "2", "--out", str(signers.keys), "--key-records", str(records))
+    done = ours(signers.environment(1), "provision", *go_on, "--topic-prefix", broker.prefix)
+    assert done.returncode == 0, done.stderr
+    again = ours(signers.environment(1), "provision", *go_on, "--topic-prefix", broker.prefix)
+    assert "version 2 is up to date" in again.stdout, "the same again is nothing new"
+
+    for seat in SEATS:
+        signers.terminate(seat)
+    for seat in SEATS:
+        signers._extra = {
+            "SIGNER_SERVICE_REFRESH_INTERVAL_MS": "1000",
+            "SIGNER_SERVICE_MIN_INTERVAL_MS": "1000",
+        }
+        signers.start(seat)
+    pod.beats.clear()
+    await pod.until_serving(*SEATS, within_s=120.0)
+    assert not any(alarm(signers, seat, "ceremony_log_lost") for seat in SEATS)
+    await pod.until(lambda: pod.records[DEFAULT].epoch > 1, "a refresh on the new log", 120.0)
+    assert pod.records[DEFAULT].public_key == public
+    await signs(pod, public)
+
+
 @pytest.mark.slow
 @pytest.mark.kafka
 @pytest.mark.timeout(400)
@@ -57,41 +88,48 @@ async def test_a_deleted_ceremony_log_is_replaced_by_one_that_goes_on_with_the_s
     signers = Signers(broker, tmp_path, SIGNER_SERVICE_REFRESH_INTERVAL_MS="3600000")
     signers.provision(3, 2)
     try:
-        signers.start(1, 2, 3)
+        signers.start(*SEATS)
         async with Pod(broker.settings, signers.keys, signers) as pod:
-            await pod.until_serving(1, 2, 3)
+            await pod.until_serving(*SEATS)
             public = pod.records[DEFAULT].public_key
             await made_again(broker, topics.ceremony(broker.prefix, 1))
             await pod.until(
-                lambda: all(alarm(signers, seat, "ceremony_log_lost") for seat in (1, 2, 3)), "the alarm", 120.0
+                lambda: all(alarm(signers, seat, "ceremony_log_lost") for seat in SEATS), "the alarm", 120.0
             )
             await signs(pod, public)
+            await go_on_with_another_log(broker, signers, pod, public, tmp_path)
+    finally:
+        signers.close()
 
-            told = ours(signers.environment(1), "key-records")
-            assert told.returncode == 0, told.stderr
-            records = tmp_path / "key-records"
-            records.write_text(told.stdout)
-            assert f"{DEFAULT}: epoch 1" in told.stderr
-            go_on = ("--signers", "3", "--threshold", "2", "--out", str(signers.keys), "--key-records", str(records))
-            done = ours(signers.environment(1), "provision", *go_on, "--topic-prefix", broker.prefix)
-            assert done.returncode == 0, done.stderr
-            again = ours(signers.environment(1), "provision", *go_on, "--topic-prefix", broker.prefix)
-            assert "version 2 is up to date" in again.stdout, "the same again is nothing new"
 
-            for seat in (1, 2, 3):
-                signers.terminate(seat)
-            for seat in (1, 2, 3):
-                signers._extra = {
-                    "SIGNER_SERVICE_REFRESH_INTERVAL_MS": "1000",
-                    "SIGNER_SERVICE_MIN_INTERVAL_MS": "1000",
-                }
-                signers.start(seat)
-            pod.beats.clear()
-            await pod.until_serving(1, 2, 3, within_s=120.0)
-            assert not any(alarm(signers, seat, "ceremony_log_lost") for seat in (1, 2, 3))
-            await pod.until(lambda: pod.records[DEFAULT].epoch > 1, "a refresh on the new log", 120.0)
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("broker", ["apache"], indirect=True)
+@pytest.mark.anyio
+async def test_a_broker_that_lost_everything_costs_no_key_pods_learn_it_from_the_shares_that_are_left(
+    broker: Broker, tmp_path: Path
+) -> None:
+    everything = topics.all_topics(broker.prefix, 1, 3, 1)
+    broker.create(everything)
+    signers = Signers(broker, tmp_path, SIGNER_SERVICE_REFRESH_INTERVAL_MS="3600000")
+    signers.provision(3, 2)
+    try:
+        signers.start(*SEATS)
+        async with Pod(broker.settings, signers.keys, signers) as pod:
+            await pod.until_serving(*SEATS)
+            public = pod.records[DEFAULT].public_key
+        for seat in SEATS:
+            signers.terminate(seat)
+        await asyncio.gather(*(made_again(broker, spec, 120.0) for spec in everything))
+        signers.start(*SEATS)
+        # A pod that starts on the new broker: nothing that was there before helps it.
+        async with Pod(broker.settings, signers.keys, signers) as pod:
+            await pod.until_serving(*SEATS, within_s=120.0)
             assert pod.records[DEFAULT].public_key == public
+            assert all(alarm(signers, seat, "ceremony_log_lost") for seat in SEATS)
             await signs(pod, public)
+            await go_on_with_another_log(broker, signers, pod, public, tmp_path)
     finally:
         signers.close()
 
