@@ -28,7 +28,7 @@ COMMANDS: Final = {
     "demo": "demo",
     "prove": "install",
     "upgrade-check": "install",
-    "hand-on": "install",
+    "hand-on": "hand_on",
 }
 """Command to its module in ``rest_api.commands``, where the function has the command's name, with '_' for '-'; in the
 order of --help."""

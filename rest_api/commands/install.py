@@ -1,17 +1,28 @@
-"""``signer-flow upgrade-check``, ``hand-on`` and ``prove``: what the chart's Jobs and tests ask of a running system."""
+"""``signer-flow upgrade-check`` and ``prove``: what the chart's Jobs and tests ask of a running system."""
 
 import os
 import secrets
 import time
-from collections.abc import Callable, Iterator
-from typing import Annotated, Any, Final
+from collections.abc import Iterator
+from typing import Annotated, Any
 
 import typer
 
 from common import ed25519
 from common.kubernetes import Kubernetes
 from rest_api import client_wire
-from rest_api.client import Client, ClientError
+from rest_api.client import Client
+from rest_api.commands.asking import (
+    NOBODY,
+    POLL_EVERY_S,
+    Revision,
+    Urls,
+    WaitS,
+    answers,
+    connected,
+    waited,
+    way_past,
+)
 from rest_api.commands.options import (
     DEFAULT_URL,
     INVALID,
@@ -26,78 +37,28 @@ from rest_api.commands.options import (
     read_public_key,
 )
 
-POLL_EVERY_S: Final = 0.5
-_SKIP: Final = "if the upgrade is to mend just that: --set upgradeCheck.enabled=false"
 
-WaitS = Annotated[float, typer.Option("--wait-s", min=1, max=3600, help="How long to wait for that.")]
-
-
-def upgrade_check(url: Url = DEFAULT_URL, token: Token = None, wait_s: WaitS = 60.0) -> None:
+def upgrade_check(url: Urls, token: Token = None, wait_s: WaitS = 60.0, revision: Revision = None) -> None:
     """Wait until no ceremony runs and every replica is ready in one epoch; else end with 4 and say what to do.
 
     An upgrade restarts one replica after the other: in a ceremony, or with one away already, that is one too many.
     """
-    with connect(url, token, retry_for_s=0) as api:
+    with connected(url, token) as pods:
 
         def wrong() -> str:
-            try:
-                return "; ".join(unsettled(api.cluster()))
-            except ClientError as error:
-                return f"no API pod can be asked: {error}"
+            found, why = answers(pods, lambda api: "; ".join(unsettled(api.cluster())))
+            # A pod that hears all replicas is right; one that is cut off complains of all of them.
+            return min(found, key=len, default=why)
 
-        line = _waited(wrong, "waiting", wait_s)
+        line = waited(wrong, "waiting", wait_s)
     if line:
-        fail(UNAVAILABLE, f"not to be upgraded now ({line}): wait for it or mend it, and upgrade again; {_SKIP}")
-    typer.echo("no ceremony is running, and all replicas are ready in one epoch")
-
-
-def hand_on(
-    signers: Annotated[int, typer.Option(min=2, help="How many there are to be.")],
-    url: Url = DEFAULT_URL,
-    token: Token = None,
-    wait_s: WaitS = 600.0,
-) -> None:
-    """Wait until no key is held by more than so many signers: those that go have handed on what they hold. Else 4.
-
-    Where there are no more than that already, or no API pod can be asked, it ends at once: no key is lost by going on,
-    as ``provision`` signs no roster that fewer than t holders would be left for, and volumes stay.
-    """
-    line = ""
-    with connect(url, token, retry_for_s=10) as api:
-
-        def held() -> str:
-            nonlocal line
-            try:
-                keys = api.keys()
-                line = ", ".join(f"{key.key_id} by {key.signers}" for key in keys if key.signers > signers)
-            except ClientError:
-                if not line:
-                    raise
-            return line
-
-        try:
-            _waited(held, f"waiting until {signers} signers hold what is held now", wait_s)
-        except ClientError as error:
-            note(f"not waiting: no API pod can be asked: {error}")
-            return
-    if line:
+        never = "; an install that never came up is uninstalled and installed right: its keys stay"
         fail(
             UNAVAILABLE,
-            f"{line} still, after {wait_s:g} s: look at `signer-flow status`, and upgrade again when it is done",
+            f"not to be upgraded now ({line}): wait for it or mend it, and upgrade again. If the upgrade is to mend "
+            f"just that: {way_past('upgradeCheck', revision)}{never if line.startswith(NOBODY) else ''}",
         )
-    typer.echo(f"no key is held by more than {signers} signers")
-
-
-def _waited(ask: Callable[[], str], saying: str, wait_s: float) -> str:
-    """Ask until the answer is empty, and say each one that is new. Returns what it is after ``wait_s``."""
-    ends_at = time.monotonic() + wait_s
-    told = ""
-    while (line := ask()) and time.monotonic() <= ends_at:
-        if line != told:
-            note(f"{saying}: {line}")
-            told = line
-        time.sleep(POLL_EVERY_S)
-    return line
+    typer.echo("no ceremony is running, and all replicas are ready in one epoch")
 
 
 def unsettled(cluster: dict[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 import base64
 import re
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import pytest
 from common import ed25519
 from common.errors import Unavailable
 from common.kafka.port import Ensured
+from rest_api.client import PublicKey
+from rest_api.commands.hand_on import going, resolves, still_held
 from rest_api.commands.install import _while_away, unsettled
 from rest_api.commands.topics import _waiting
 from tests.cli.running import cli
@@ -63,25 +66,88 @@ def test_one_in_a_ceremony_in_two_epochs_or_with_a_replica_away_may_not(
     assert re.search(words, found[0])
 
 
+NOBODY = "http://127.0.0.1:1"
+
+
 @pytest.mark.anyio
-async def test_an_upgrade_is_refused_with_what_is_wrong_and_the_way_around(pod: Pod) -> None:
+async def test_an_upgrade_is_refused_with_what_is_wrong_and_a_way_around_that_holds_for_one_revision(pod: Pod) -> None:
     # The key `late` stands in the roster and was never made.
-    done = await cli("upgrade-check", "--wait-s", "1", "--url", pod.url)
+    done = await cli("upgrade-check", "--wait-s", "1", "--revision", "6", "--url", pod.url)
     assert (done.code, done.out) == (4, b"")
     last = done.err.splitlines()[-1]
     assert "late is not generated yet" in last
-    assert "--set upgradeCheck.enabled=false" in last
-    away = await cli("upgrade-check", "--wait-s", "1", "--url", "http://127.0.0.1:1")
+    assert "--set upgradeCheck.skipRevision=7" in last
+    away = await cli("upgrade-check", "--wait-s", "1", "--url", NOBODY)
     assert (away.code, "no API pod can be asked" in away.err) == (4, True)
+    assert "uninstalled and installed right" in away.err
+
+
+@pytest.mark.anyio
+async def test_a_pod_that_is_away_does_not_keep_the_others_from_being_asked(pod: Pod) -> None:
+    held = await cli("hand-on", "--signers", "2", "--wait-s", "1", "--url", NOBODY, "--url", pod.url)
+    assert (held.code, "default by 3" in held.err) == (4, True)
+    checked = await cli("upgrade-check", "--wait-s", "1", "--url", NOBODY, "--url", pod.url)
+    assert "late is not generated yet" in checked.err.splitlines()[-1]
 
 
 @pytest.mark.anyio
 async def test_pods_go_only_when_no_key_is_held_by_more_than_are_to_stay(pod: Pod) -> None:
-    enough = await cli("hand-on", "--signers", "3", "--url", pod.url)
-    assert (enough.code, enough.err) == (0, "")
     held = await cli("hand-on", "--signers", "2", "--wait-s", "1", "--url", pod.url)
     assert (held.code, held.out) == (4, b"")
     assert "default by 3" in held.err
+    # Three hold `default`, but nobody here has ever read a record of `late`.
+    enough = await cli("hand-on", "--signers", "3", "--url", pod.url)
+    assert (enough.code, "no signer goes" in enough.err) == (0, True)
+    unread = await cli("hand-on", "--signers", "3", "--was", "5", "--wait-s", "1", "--url", pod.url)
+    assert (unread.code, "no API pod knows the record of late" in unread.err) == (4, True)
+
+
+@pytest.mark.anyio
+async def test_not_to_know_who_holds_a_key_stops_signers_from_going_and_nothing_else() -> None:
+    stays = await cli("hand-on", "--signers", "3", "--was", "3", "--url", NOBODY)
+    assert (stays.code, "not waiting: no API pod can be asked" in stays.line) == (0, True)
+    goes = await cli("hand-on", "--signers", "3", "--was", "5", "--wait-s", "1", "--revision", "4", "--url", NOBODY)
+    assert (goes.code, goes.out) == (4, b"")
+    last = goes.err.splitlines()[-1]
+    assert "no API pod can be asked" in last
+    assert "signer 5 would go" in last
+    assert "--set handOn.skipRevision=5" in last
+    said = await cli("hand-on", "--signers", "3", "--was", "5", "--skip-unreachable", "--url", NOBODY)
+    assert (said.code, "signer 5 goes" in said.line) == (0, True)
+
+
+def key_of(signers: int, key_id: str = "default") -> PublicKey:
+    return PublicKey(key_id, bytes(32), 1, 2, signers)
+
+
+def test_a_pod_that_has_read_no_record_of_a_key_does_not_say_that_nobody_holds_it() -> None:
+    """A pod that was started while the broker is away knows the names of the keys, by the roster, and no more."""
+    cluster = settled()
+    assert still_held(cluster, [key_of(3)], 3) == ""
+    assert still_held(cluster, [key_of(5)], 3) == "default by 5"
+    assert "knows the record of default" in still_held(cluster, [], 3)
+    cluster["keys"].append({"key_id": "other"})
+    assert "knows the record of other" in still_held(cluster, [key_of(3)], 3)
+    assert still_held(cluster, [key_of(5)], 3) == "default by 5"
+
+
+def test_who_goes_is_known_by_the_number_of_before_or_by_the_names_of_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback's Job was rendered long ago, and does not know how many there are now."""
+    there = {f"sf-signer-{ordinal}.sf-signer" for ordinal in range(5)}
+
+    def look_up(host: str, port: None) -> list[object]:
+        if host == "a.cut-off":
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        if host not in there:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert going(3, 5, "") == "signer 5"
+    assert going(3, 3, "") == ""
+    assert going(3, 0, "sf-signer") == "sf-signer-3"
+    assert going(5, 3, "sf-signer") == ""
+    assert resolves("a.cut-off"), "without DNS nobody can tell"
 
 
 @pytest.mark.anyio
