@@ -27,6 +27,8 @@ MOST_FRAGMENTS: Final = 512
 MOST_UNTAKEN_BYTES: Final = 1024 * 1024
 """What may wait for a client that sends on without reading: its window of answers takes a fraction of it."""
 
+_NO_UPGRADE: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
 
 class SignSocketProtocol(WebSocketsSansIOProtocol):
     """uvicorn's protocol, except in how it ends, and in what a client can make it hold."""
@@ -47,8 +49,16 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
                 return
             part, self._unparsed = self._unparsed[:SLICE_BYTES], self._unparsed[SLICE_BYTES:]
             super().data_received(part)
+            if self.conn.handshake_exc is not None:
+                self._refuse_head()
             if self.transport.get_write_buffer_size() > MOST_UNTAKEN_BYTES:
                 self.transport.abort()
+
+    def _refuse_head(self) -> None:
+        """Say what is wrong with a head that ``websockets`` does not take: uvicorn would neither answer it nor end."""
+        self.transport.write(b"".join(self.conn.data_to_send()) or _NO_UPGRADE)
+        self.transport.close()
+        self.close_sent = self.handshake_complete = True
 
     async def receive(self) -> Any:
         """The next event of the application."""
