@@ -12,12 +12,11 @@ from common.ids import Index, Instant, KeyId
 from common.secret import Secret
 from common.wire.messages import Open
 from signer_service.frost.group import base_mul
+from signer_service.protocol import remedy
 from signer_service.protocol.ceremony_state import CeremonyState, CeremonyTiming, KeySecrets
 from signer_service.protocol.log_state import LogState
 from signer_service.protocol.log_wire import LogTrust
 from signer_service.protocol.snapshot import pack, unpack
-
-_REMEDY = "put the right file back, or move the whole state directory away and let the replica be healed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +68,14 @@ def restore(
     try:
         journal = unpack(Journal, saved.public)
     except BadInput as bad:
-        raise BadInput("journal-file", f"the journal cannot be used ({bad.detail}): {_REMEDY}") from None
-    if (journal.seat, journal.topic) != (seat, trust.topic):
-        raise BadInput("journal-file", f"the journal is that of seat {journal.seat} on {journal.topic}: {_REMEDY}")
+        raise BadInput("journal-file", f"the journal cannot be used ({bad.detail}): {remedy.VERSION}") from None
+    if journal.seat != seat:
+        raise BadInput(
+            "journal-file", f"the journal is that of seat {journal.seat}, and this is seat {seat}: {remedy.SEAT}"
+        )
+    if journal.topic != trust.topic:
+        was = f"the journal is about the ceremony log {journal.topic}, and here it would be {trust.topic}"
+        raise BadInput("journal-file", f"{was}: {remedy.PREFIX}")
     secrets = {key_id: _secrets(key_id, each, journal) for key_id, each in saved.secrets.items()}
     return CeremonyState(
         seat,
@@ -94,9 +98,9 @@ def _secrets(key_id: KeyId, raw: Secret[bytes], journal: Journal) -> KeySecrets:
         mine = unpack(KeySecrets, raw.expose())
     except BadInput as bad:
         what = f"the share file of key {key_id} cannot be used ({bad.detail})"
-        raise BadInput("share-file", f"{what}: {_REMEDY}") from None
+        raise BadInput("share-file", f"{what}: {remedy.VERSION}") from None
     if mine.key_id != key_id:
-        raise BadInput("share-file", f"the share file of key {key_id} is that of key {mine.key_id}: {_REMEDY}")
+        raise BadInput("share-file", f"the share file of key {key_id} is that of key {mine.key_id}: {remedy.HEAL}")
     key = journal.log.keys.get(key_id)
     commit = key.current if key is not None else None
     staged = (mine.part.staged,) if mine.part is not None and mine.part.staged is not None else ()
@@ -106,5 +110,5 @@ def _secrets(key_id: KeyId, raw: Secret[bytes], journal: Journal) -> KeySecrets:
             wrong = wrong or commit.shares.get(journal.seat) != held.verification_share
         if wrong:
             what = f"the share of seat {journal.seat}, key {key_id}, epoch {held.epoch}"
-            raise BadInput("share-file", f"{what} is not the one that the key record names: {_REMEDY}")
+            raise BadInput("share-file", f"{what} is not the one that the key record names: {remedy.HEAL}")
     return mine

@@ -24,6 +24,7 @@ from typing import Final, Self
 from common.errors import BadInput
 from common.ids import KeyId, parse_key_id
 from common.secret import Secret
+from signer_service.protocol import remedy
 from signer_service.shell import disk
 from signer_service.shell.keystore import Sealer
 
@@ -253,7 +254,4 @@ def _unpack(path: Path, packed: bytes) -> list[bytes]:
 
 
 def _refuse(path: Path, what: str) -> BadInput:
-    return BadInput(
-        "state-file",
-        f"{path} {what}: put the right file back, or move the whole state directory away and let the replica be healed",
-    )
+    return BadInput("state-file", f"{path} {what}: {remedy.VERSION if what == _NOT_OURS else remedy.HEAL}")

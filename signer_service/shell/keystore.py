@@ -26,6 +26,7 @@ from nacl.exceptions import CryptoError
 from common.errors import BadInput
 from common.ids import Index
 from common.secret import Secret
+from signer_service.protocol import remedy
 from signer_service.protocol.machine import Entropy
 
 KEY_BYTES: Final = 32
@@ -124,14 +125,16 @@ class Sealer:
         found = _parse(path, header)
         for field, value in expected.items():
             if found.get(field) != value:
-                raise _refuse(path, f"is of another {_WORDS[field]}: {found.get(field)!r}, here it is {value!r}")
+                what = f"is of another {_WORDS[field]}: {found.get(field)!r}, here it is {value!r}"
+                raise _refuse(path, what, _THEN[field])
         if header != _header(expected):
             raise _refuse(path, "has a damaged header")
         nonce, sealed = rest[:NONCE_BYTES], rest[NONCE_BYTES:]
         try:
             return bytes(crypto_aead_xchacha20poly1305_ietf_decrypt(sealed, header, nonce, self.key.expose()))
         except CryptoError:
-            raise _refuse(path, "does not open: it was cut or changed, or the sealing key is another one") from None
+            what = "does not open: it was cut or changed, or the sealing key is another one"
+            raise _refuse(path, what, remedy.SEALING_KEY) from None
 
     def _expected(self, purpose: str, name: str) -> dict[str, str | int]:
         operator = hashlib.sha256(self.operator_key).hexdigest()
@@ -144,6 +147,9 @@ def insecure_sealing_key() -> Secret[bytes]:
 
 
 _WORDS: Final = {"purpose": "purpose", "name": "key", "seat": "seat", "operator": "operator key"}
+
+
+_THEN: Final = {"purpose": remedy.HEAL, "name": remedy.HEAL, "seat": remedy.SEAT, "operator": remedy.OPERATOR}
 
 
 def _header(fields: dict[str, str | int]) -> bytes:
@@ -171,8 +177,5 @@ def _parse(path: Path, header: bytes) -> dict[str, object]:
     return fields
 
 
-def _refuse(path: Path, what: str) -> BadInput:
-    return BadInput(
-        "state-file",
-        f"{path} {what}: put the right file back, or move the whole state directory away and let the replica be healed",
-    )
+def _refuse(path: Path, what: str, then: str = remedy.HEAL) -> BadInput:
+    return BadInput("state-file", f"{path} {what}: {then}")

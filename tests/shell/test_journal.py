@@ -179,7 +179,9 @@ def refused(path: Path, *words: str, seat: int = 1) -> None:
     for word in words:
         assert word in caught.value.detail
     assert "\n" not in caught.value.detail
-    assert "move the whole state directory away" in caught.value.detail
+    elsewhere = "is of another seat" in caught.value.detail
+    assert ("move the whole state directory away" in caught.value.detail) is not elsewhere
+    assert ("delete and move nothing" in caught.value.detail) is elsewhere
     assert {file: file.read_bytes() for file in path.rglob("*") if file.is_file()} == before
 
 

@@ -83,6 +83,11 @@ def test_a_file_of_another_says_in_one_line_whose_it_is(other: Sealer, purpose: 
         sealer().open(PATH, "share", "default", raw)
     assert "\n" not in caught.value.detail
     assert str(PATH) in caught.value.detail
+    # A wrong mount looks the same at every seat: who healed them all would have destroyed the key.
+    mounted = word.startswith(("another seat", "another operator"))
+    assert ("put that right; delete and move nothing" in caught.value.detail) is mounted
+    assert ("let the replica be healed, one replica at a time" in caught.value.detail) is not mounted
+    assert ("while t other replicas hold shares" in caught.value.detail) is not mounted
 
 
 @given(st.data())
