@@ -7,6 +7,7 @@ It also takes all messages that one read brings, however many, any number of emp
 whether or not anybody takes the answers: each of these is memory that a stranger fills with a few bytes a piece.
 """
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -26,6 +27,8 @@ MOST_FRAGMENTS: Final = 512
 """Of one message. Browsers send whole ones, or pieces of kilobytes."""
 MOST_UNTAKEN_BYTES: Final = 1024 * 1024
 """What may wait for a client that sends on without reading: its window of answers takes a fraction of it."""
+END_WITHIN_S: Final[float] = 20.0
+"""From a goodbye, whoever says it, to the end: 10 s for the other's goodbye, and as long to take what is on its way."""
 
 _NO_UPGRADE: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
@@ -36,11 +39,29 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._unparsed = b""
+        self._end_timer: asyncio.TimerHandle | None = None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """It is over."""
+        if self._end_timer is not None:
+            self._end_timer.cancel()
+        super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Parse slice by slice; what comes after a message waits until the application has taken that."""
         self._unparsed += data
         self._parse()
+        self._watch_end()
+
+    def eof_received(self) -> None:
+        """The other side says no more; its transport is closed when this returns."""
+        self._watch_end(closing=True)
+
+    def _watch_end(self, *, closing: bool = False) -> None:
+        """Cut what is closing, in the end: a transport waits for ever for the other side to take what it was sent."""
+        closing = closing or self.close_sent or self.transport.is_closing()
+        if closing and not self.disconnected and self._end_timer is None:
+            self._end_timer = self.loop.call_later(END_WITHIN_S, self.transport.abort)
 
     def _parse(self) -> None:
         while self._unparsed and not self.read_paused:
@@ -72,6 +93,12 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             # Refused, and said so: uvicorn would write an error into the log for each.
             self.handshake_complete = True
+        self._watch_end()
+
+    async def run_asgi(self) -> None:
+        """Serve it."""
+        await super().run_asgi()
+        self._watch_end()
 
     def handle_cont(self, event: Frame) -> None:
         """A fragment that goes on with a message."""
@@ -101,6 +128,7 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
         """Leave an open connection to the application, which was told by the gateway's drain; uvicorn waits for it."""
         if not self.handshake_complete or self.close_sent:
             super().shutdown()
+            self._watch_end()
 
     def keepalive_timeout(self) -> None:
         """Cut off a peer that answers no ping: a mere close would wait for ever for it to take what it was sent."""

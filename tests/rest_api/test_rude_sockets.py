@@ -1,13 +1,14 @@
-"""What a stranger may do to WebSockets, and to everybody who has one: heads, ends, pings, places, halves of messages."""
+"""What a stranger may do to WebSockets and to those who have one: heads, ends, pings, places, halves of messages."""
 
 import asyncio
 
 import pytest
 
+from rest_api import sockets
 from tests.brokers import until
 from tests.rest_api.connections import connected
-from tests.rest_api.test_websocket import still_serves
-from tests.rest_api.world import Pod
+from tests.rest_api.test_websocket import raw_socket, still_serves
+from tests.rest_api.world import Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
 BOUND_S = 30.0
@@ -36,3 +37,47 @@ async def test_an_upgrade_that_cannot_be_read_is_answered_and_its_connection_end
             assert (await reader.read()).startswith(b"HTTP/1.1 %d " % status)
     await until(lambda: pod.server.server_state.connections <= here, "nothing is left of it", BOUND_S)
     await still_serves(pod)
+
+
+def masked(opcode: int, data: bytes = b"") -> bytes:
+    """A frame of a client, whole, with a mask that changes nothing."""
+    assert len(data) < 126
+    return bytes([0x80 | opcode, 0x80 | len(data), 0, 0, 0, 0]) + data
+
+
+TEXT, CLOSE, PING = 1, 8, 9
+
+
+@pytest.mark.parametrize("way", ["goodbye", "nonsense", "half", "drained"])
+async def test_who_ends_a_connection_and_takes_nothing_is_gone_soon(
+    own_world: World, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """What it was sent before would wait for it to be taken, and the connection with it, for ever."""
+    monkeypatch.setattr(sockets, "END_WITHIN_S", 0.5)
+    async with running_pod(own_world.settings()) as pod:
+        state = pod.server.server_state
+        before = set(state.connections)
+        _, writer = await raw_socket(pod)
+        (ours,) = set(state.connections) - before
+        asked = 0
+
+        def untaken() -> bool:
+            nonlocal asked
+            answered = pod.count("http_requests_total", route="/sign/ws", method="WS", status="422")
+            if answered == asked:
+                asked += 20
+                writer.write(masked(TEXT, b'{"id": "%s"}' % (b"x" * 64)) * 20)
+            return ours.transport.get_write_buffer_size() > 0
+
+        await until(untaken, "what it does not take waits in the pod", BOUND_S)
+        match way:
+            case "goodbye":
+                writer.write(masked(CLOSE))
+            case "nonsense":
+                writer.write(masked(7))
+            case "half":
+                writer.write_eof()
+            case "drained":
+                pod.gateway.drain(5)
+        await until(lambda: not state.connections - before, "it is gone", BOUND_S)
+        writer.transport.abort()
