@@ -6,9 +6,10 @@
     seats/<i>/identity.key      one replica's voice
     seats/<i>/sealing.key       what its state at rest is sealed under
 
-Run again it keeps what exists and adds what is missing. A key is never overwritten and nothing is ever deleted: a
-seat that leaves is dropped from the roster, its files stay for whoever destroys them. Keys are written before the
-roster that names them, so that a run cut short is finished by the next.
+Run again it keeps what exists and adds what is missing, but no second sealing key of a seat that may have used its
+first. A key is never overwritten and nothing is ever deleted: a seat that leaves is dropped from the roster, its files
+stay for whoever destroys them. Keys are written before the roster that names them, so that a run cut short is finished by
+the next.
 """
 
 from dataclasses import dataclass, field, replace
@@ -122,6 +123,7 @@ class _Run:
         keys = self._keys(old)
         if old is not None:
             self._check_steps(old, keys)
+            self._check_sealing_keys(old)
         operator_private = self._operator_private(operator_public)
         if operator_public is None:
             operator_private, operator_public = self._make_pair("operator")
@@ -212,6 +214,24 @@ class _Run:
                 reason = refuse_step(key.key_id, before[key.key_id], holders, key.threshold, wanted)
                 if reason:
                     raise BadInput("step", f"{reason} (if no key was made yet, provision into an empty directory)")
+
+    def _check_sealing_keys(self, old: Roster) -> None:
+        """Refuse to make one anew for a seat that may have sealed a share: with it nothing would open any more.
+
+        No run that was cut short leads here: the roster names an identity only when its sealing key is on disk.
+        """
+        for seat in old.seats:
+            folder = self._out / "seats" / str(seat.index)
+            here = seat.index <= self._plan.signers and (folder / "identity.key").exists()
+            if not here or (folder / "sealing.key").exists():
+                continue
+            if self._identity_to_be(seat.index, {}) == seat.identity_key:
+                raise BadInput(
+                    "sealing-key",
+                    f"{folder / 'sealing.key'} is missing, and what seat {seat.index} keeps is sealed under it: bring "
+                    "it back (another one opens nothing; if it is gone for good, move identity.key away as well, run with "
+                    f"--replace-seat {seat.index}, and give the replica an empty state directory: one seat at a time)",
+                )
 
     def _identity_to_be(self, index: Index, before: dict[Index, bytes]) -> bytes:
         """The identity that a seat will have, empty if it is still to be made."""

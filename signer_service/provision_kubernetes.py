@@ -27,13 +27,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from common import ed25519
 from common.errors import BadInput, Unavailable
 from common.ids import Index
 from common.kubernetes import Kubernetes, Object
+from common.secret import Secret
 from common.trust import read_roster
 from signer_service.protocol.machine import Entropy
 from signer_service.provision import Plan, Provisioned, provision
 from signer_service.shell import disk
+from signer_service.shell.keystore import KEY_BYTES
 
 ATTEMPTS: Final = 8
 SECRET_TYPE: Final = "signer-flow/keys"  # noqa: S105 - the type of such an object, and no secret
@@ -128,6 +131,7 @@ class _Run:
         roster = self._read("ConfigMap", names.roster)
         self._check_whole(roster, operator, (edge, identities, sealing))
         self._check_pods(roster, plan.signers)
+        self._check_sealing_keys(roster, identities, sealing, plan)
         seats = self._seats(plan.signers, identities, sealing)
         self._lay_out(operator, edge, identities, sealing, roster, seats)
         stolen = frozenset(seat for seat in plan.replace_seats if names.key_of(seat) not in identities.data)
@@ -177,6 +181,29 @@ class _Run:
                     f"{signers} signers cannot hand on key {key.key_id}, it takes {key.threshold} of the "
                     f"{len(old.seats)} that there are: go down to {key.threshold} first, and on when that is done",
                 )
+
+    def _check_sealing_keys(self, roster: _Kept, identities: _Kept, sealing: _Kept, plan: Plan) -> None:
+        """Refuse before any pod is started anew: those that run still have the key that is gone from here."""
+        raw, operator_key = roster.data.get("roster.avro"), roster.data.get("operator.pub")
+        if raw is None or operator_key is None:
+            return
+        missing = []
+        for seat in read_roster(raw, operator_key).seats:
+            key = self._names.key_of(seat.index)
+            identity = identities.data.get(key)
+            # With another identity than the roster has it is about to be replaced, and has sealed nothing yet.
+            if identity is None:
+                replaced = seat.index in plan.replace_seats
+            else:
+                replaced = len(identity) == KEY_BYTES and ed25519.public_key(Secret(identity)) != seat.identity_key
+            if seat.index <= plan.signers and key not in sealing.data and not replaced:
+                missing.append(key)
+        if missing:
+            raise BadInput(
+                "sealing-key",
+                f"Secret {sealing.name} has no {', '.join(missing)}, and what is on the volume is sealed under it: "
+                "restart nothing, bring it back from the pod that runs or a backup (runbooks.md: A deleted Secret)",
+            )
 
     def _seats(self, signers: int, *kept: _Kept) -> tuple[Index, ...]:
         """Seats of the plan, and of before, as far as anything of theirs is kept or was made."""

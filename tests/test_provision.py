@@ -155,6 +155,37 @@ def test_keys_that_were_moved_to_their_replicas_are_not_made_again(tmp_path: Pat
         provision(tmp_path, Plan(4, 2, replace_seats=frozenset({Index(2)})), os.urandom)
 
 
+def test_a_sealing_key_that_is_missing_is_not_made_anew_for_nothing_would_open_what_is_sealed_under_it(
+    tmp_path: Path,
+) -> None:
+    first = run(tmp_path, 3, 2)
+    taken = tmp_path / "seats/2/sealing.key"
+    kept = taken.read_bytes()
+    taken.unlink()
+    before = files(tmp_path)
+    for signers in (3, 4):
+        with pytest.raises(BadInput, match=r"seats/2/sealing\.key is missing, .* bring it back .*--replace-seat 2"):
+            run(tmp_path, signers, 2)
+        assert files(tmp_path) == before, "nothing was made"
+    disk.create_durably(taken, kept)
+    assert run(tmp_path, 3, 2) == first
+    # A seat that is given another identity has no share, so it may have another sealing key.
+    taken.unlink()
+    (tmp_path / "seats/2/identity.key").unlink()
+    provision(tmp_path, Plan(3, 2, replace_seats=frozenset({Index(2)})), os.urandom)
+    assert taken.read_bytes() != kept
+
+
+def test_a_replacement_cut_short_between_its_two_keys_is_finished_by_the_next_run(tmp_path: Path) -> None:
+    run(tmp_path, 3, 2)
+    for name in ("identity", "sealing"):
+        (tmp_path / f"seats/2/{name}.key").unlink()
+    disk.create_durably(tmp_path / "seats/2/identity.key", b"i" * 32)
+    roster = run(tmp_path, 3, 2)
+    assert roster.seats[1].identity_key == ed25519.public_key(Secret(b"i" * 32))
+    assert len((tmp_path / "seats/2/sealing.key").read_bytes()) == 32
+
+
 def test_a_new_edge_key_joins_the_old_one_so_that_pods_can_change_over(tmp_path: Path) -> None:
     first = run(tmp_path, 3, 2)
     (tmp_path / "edge.key").unlink()

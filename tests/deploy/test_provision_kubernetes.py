@@ -211,6 +211,41 @@ def test_a_stolen_identity_is_replaced_once_it_was_taken_out_and_never_twice(clu
     assert whole(cluster, 3).version == 2
 
 
+@pytest.mark.parametrize("signers", [3, 4])
+@pytest.mark.parametrize("gone", ["one key of it", "the Secret", "the Secret, and that of identities"])
+def test_a_sealing_key_that_is_missing_is_not_made_anew_and_the_upgrade_stops_before_pods_do(
+    cluster: Cluster, tmp_path: Path, signers: int, gone: str
+) -> None:
+    run(cluster, tmp_path)
+    if gone == "one key of it":
+        del cluster.data("Secret", "sf-sealing-keys")["sf-signer-1"]
+    else:
+        del cluster.objects["Secret", "sf-sealing-keys"]
+    if "identities" in gone:
+        del cluster.objects["Secret", "sf-identities"]
+    before = secrets_of(cluster)
+    with pytest.raises(BadInput, match=r"sf-sealing-keys has no .*sf-signer-1.*\(runbooks.md: A deleted Secret\)"):
+        run(cluster, tmp_path, signers)
+    assert secrets_of(cluster) == before
+    assert read_now(cluster).version == 1
+
+
+@pytest.mark.parametrize("dies_at", ["sf-identities", "sf-sealing-keys", "sf-roster"])
+def test_a_seat_that_is_replaced_with_both_of_its_keys_is_finished_after_a_death_at_any_write(
+    cluster: Cluster, tmp_path: Path, dies_at: str
+) -> None:
+    run(cluster, tmp_path)
+    taken = [cluster.data("Secret", name).pop("sf-signer-1") for name in ("sf-identities", "sf-sealing-keys")]
+    cluster.before_write = lambda verb, kind, name: 0 if name == dies_at else None
+    with pytest.raises(Unavailable):
+        run(cluster, tmp_path, replaced=(2,))
+    cluster.before_write = lambda verb, kind, name: None
+    run(cluster, tmp_path, replaced=(2,))
+    assert whole(cluster, 3).version == 2
+    made = [cluster.data("Secret", name)["sf-signer-1"] for name in ("sf-identities", "sf-sealing-keys")]
+    assert not set(made) & set(taken)
+
+
 def test_fewer_pods_than_can_hand_the_key_on_are_refused(cluster: Cluster, tmp_path: Path) -> None:
     run(cluster, tmp_path, 5, 3)
     with pytest.raises(BadInput, match="go down to 3 first"):
