@@ -21,12 +21,12 @@ PING_EVERY_S: Final = 20.0
 PONG_WITHIN_S: Final = 45.0
 """More than the longest deadline: while a window is full nothing is read, a pong neither."""
 MOST_CONNECTIONS: Final = 512
-SLICE_BYTES: Final = 4 * 1024
+SLICE_BYTES: Final = 1024
 """As much is parsed at a time. A read may bring 256 KiB, which could be forty thousand messages."""
 MOST_FRAGMENTS: Final = 512
 """Of one message. Browsers send whole ones, or pieces of kilobytes."""
-MOST_UNTAKEN_BYTES: Final = 1024 * 1024
-"""What may wait for a client that sends on without reading: its window of answers takes a fraction of it."""
+MOST_CONTROL_FRAMES: Final = 256
+"""Pings, and pongs that nobody asked for, between two pings of ours (20 s). Programs send a few, browsers none."""
 END_WITHIN_S: Final[float] = 20.0
 """From a goodbye, whoever says it, to the end: 10 s for the other's goodbye, and as long to take what is on its way."""
 
@@ -38,7 +38,8 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self._unparsed = b""
+        self._unparsed = bytearray()
+        self._control_frames = 0
         self._end_timer: asyncio.TimerHandle | None = None
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -66,14 +67,13 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
     def _parse(self) -> None:
         while self._unparsed and not self.read_paused:
             if self.transport.is_closing():
-                self._unparsed = b""
+                self._unparsed.clear()
                 return
-            part, self._unparsed = self._unparsed[:SLICE_BYTES], self._unparsed[SLICE_BYTES:]
+            part = bytes(self._unparsed[:SLICE_BYTES])
+            del self._unparsed[:SLICE_BYTES]
             super().data_received(part)
             if self.conn.handshake_exc is not None:
                 self._refuse_head()
-            if self.transport.get_write_buffer_size() > MOST_UNTAKEN_BYTES:
-                self.transport.abort()
 
     def _refuse_head(self) -> None:
         """Say what is wrong with a head that ``websockets`` does not take: uvicorn would neither answer it nor end."""
@@ -106,6 +106,31 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
             self._fail(1009, "too many fragments")
             return
         super().handle_cont(event)
+
+    def handle_ping(self) -> None:
+        """It is answered already; the answer only has to go."""
+        if self._may_come():
+            super().handle_ping()
+
+    def handle_pong(self, event: Frame) -> None:
+        """The answer to a ping of ours, or to none."""
+        if self._may_come():
+            super().handle_pong(event)
+
+    def send_keepalive_ping(self) -> None:
+        """Time for one of ours."""
+        self._control_frames = 0
+        super().send_keepalive_ping()
+
+    def _may_come(self) -> bool:
+        """Frames that bring no message are bounded only here: they pause nothing, and wait for no turn."""
+        self._control_frames += 1
+        if self._control_frames > MOST_CONTROL_FRAMES and not self.transport.is_closing():
+            if self.close_sent:
+                self.transport.abort()
+            else:
+                self._fail(1008, "too many pings")
+        return not self.transport.is_closing()
 
     def send_receive_event_to_app(self) -> None:
         """A message is whole."""

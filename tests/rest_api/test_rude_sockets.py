@@ -7,7 +7,7 @@ import pytest
 from rest_api import sockets
 from tests.brokers import until
 from tests.rest_api.connections import connected
-from tests.rest_api.test_websocket import raw_socket, still_serves
+from tests.rest_api.test_websocket import ask, raw_socket, socket, still_serves
 from tests.rest_api.world import Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
@@ -45,7 +45,7 @@ def masked(opcode: int, data: bytes = b"") -> bytes:
     return bytes([0x80 | opcode, 0x80 | len(data), 0, 0, 0, 0]) + data
 
 
-TEXT, CLOSE, PING = 1, 8, 9
+TEXT, CLOSE, PING, PONG = 1, 8, 9, 10
 
 
 @pytest.mark.parametrize("way", ["goodbye", "nonsense", "half", "drained"])
@@ -81,3 +81,48 @@ async def test_who_ends_a_connection_and_takes_nothing_is_gone_soon(
                 pod.gateway.drain(5)
         await until(lambda: not state.connections - before, "it is gone", BOUND_S)
         writer.transport.abort()
+
+
+async def test_who_pings_without_end_is_cut_off_and_told_why(pod: Pod) -> None:
+    """Each ping costs us a look at it, and its answer: a read of 64 KiB may be ten thousand."""
+    answered = 0
+    reader, writer = await raw_socket(pod)
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        for _ in range(2 * sockets.MOST_CONTROL_FRAMES):
+            writer.write(masked(PING))
+        async with asyncio.timeout(BOUND_S):
+            while (head := await reader.readexactly(2)) == b"\x8a\x00":
+                answered += 1
+            assert head[0] == 0x88
+            assert await reader.read() == (1008).to_bytes(2, "big") + b"too many pings"
+    finally:
+        writer.transport.abort()
+    assert answered >= sockets.MOST_CONTROL_FRAMES
+    await still_serves(pod)
+
+
+async def test_who_answers_what_nobody_asked_is_cut_off(pod: Pod) -> None:
+    reader, writer = await raw_socket(pod)
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(masked(PONG, b"never") * 2 * sockets.MOST_CONTROL_FRAMES)
+        async with asyncio.timeout(BOUND_S):
+            assert (await reader.read()).endswith(b"too many pings")
+    finally:
+        writer.transport.abort()
+
+
+async def test_pings_in_between_harm_nobody(own_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sockets, "MOST_CONTROL_FRAMES", 20)
+    monkeypatch.setitem(sockets.UVICORN, "ws_ping_interval", 0.3)
+    async with running_pod(own_world.settings()) as pod, socket(pod) as opened:
+        (ours,) = [each for each in pod.server.server_state.connections if isinstance(each, sockets.SignSocketProtocol)]
+        last = [0.0]
+        for _ in range(5):
+            for _ in range(10):
+                async with asyncio.timeout(BOUND_S):
+                    await (await opened.ping())
+            last.append(ours.ping_sent_at)
+            await until(lambda: ours.ping_sent_at > last[-1], "the next ping of the pod", BOUND_S)
+        assert "signature" in await ask(opened, {"id": "a", "text": "a"})

@@ -182,10 +182,7 @@ async def test_a_message_in_fragments_is_signed(pod: Pod) -> None:
         assert "signature" in await answer(opened)
 
 
-async def test_who_pings_without_end_and_reads_nothing_is_cut_off(
-    own_world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sockets, "MOST_UNTAKEN_BYTES", 64 * 1024)
+async def test_who_pings_without_end_and_reads_nothing_is_cut_off(own_world: World) -> None:
     async with running_pod(own_world.settings()) as pod:
         registry = pod.server.config.app.state.services.sockets  # type: ignore[union-attr]
         _, writer = await raw_socket(pod)
