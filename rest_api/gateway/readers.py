@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from common.errors import Unavailable
+from common.kafka import suitable
 from common.kafka.hearing import Hearing
 from common.kafka.port import End, Kafka, OnLost, Record, Start, TailConsumer
 from common.observability.lines import Lines
+from common.wire import topics
 from common.wire.topics import TopicSpec
 from rest_api.gateway.inbox import Inbox, Places
 
@@ -25,6 +27,8 @@ class Readers:
     ) -> None:
         self._kafka = kafka
         self._own_topic = own_topic
+        prefix = places.prefix
+        self._topics = (own_topic, topics.requests(prefix), topics.presence(prefix), topics.keys(prefix))
         self._places = places
         self._inbox = inbox
         self._lines = lines
@@ -51,6 +55,7 @@ class Readers:
         admin = self._kafka.admin()
         try:
             await admin.ensure([self._own_topic])
+            await suitable.check(admin, self._topics, self._differs)
         finally:
             await admin.close()
         tails = [
@@ -70,6 +75,9 @@ class Readers:
                 await tail.close()
             raise
         self._tails = tails
+
+    def _differs(self, line: str) -> None:
+        self._lines.warn("a topic is not as it should be", burst=len(self._topics) * 8, detail=line)
 
     def _deliver(self, batch: Sequence[Record]) -> None:
         if any(record.topic == self._places.presence for record in batch):

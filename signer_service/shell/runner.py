@@ -12,6 +12,7 @@ from typing import Final, TypeVar
 from common.clock_skew import SkewMeter
 from common.errors import Unavailable
 from common.ids import Instant
+from common.kafka import suitable
 from common.kafka.hearing import Hearing
 from common.kafka.port import At, End, GroupConsumer, Kafka, OnLost, Position, Record, Start, TailConsumer
 from common.observability.admin import Health
@@ -221,8 +222,7 @@ class Replica:
         settings = self._settings
         self._heartbeat.start()
         self._producer.start()
-        if not settings.kafka_embedded:
-            await self._patiently(self._make_own_topic)
+        await self._patiently(self._prepare_topics)
         _, keys = await asyncio.gather(self._patiently(self._read_peers), self._patiently(self._read_keys))
         await self._find_place(keys)
         self._ceremonies.feed(RosterFile(self._given.roster_raw))
@@ -305,10 +305,16 @@ class Replica:
         self._ceremonies.positioned(next_offset, end)
         return log
 
-    async def _make_own_topic(self) -> None:
+    async def _prepare_topics(self) -> None:
+        """Make our own, where it is ours to make, and look whether all are as they should be."""
+        prefix = self._settings.topic_prefix
+        own = topics.peer(prefix, self._seat)
+        shared = (topics.requests, topics.presence, topics.ceremony, topics.keys, topics.audit)
         admin = self._kafka.admin()
         try:
-            await admin.ensure([topics.peer(self._settings.topic_prefix, self._seat)])
+            if not self._settings.kafka_embedded:
+                await admin.ensure([own])
+            await suitable.check(admin, (own, *(each(prefix) for each in shared)), _differs)
         finally:
             await admin.close()
 
@@ -430,6 +436,10 @@ class Replica:
         self._given.metrics.alarm.labels(alarm="ceremony_log_lost").set(1)
         _log.error("the ceremony log was lost: signing goes on, ceremonies stop", topic=topic, detail=detail)
         self._ceremonies.lost()
+
+
+def _differs(line: str) -> None:
+    _log.warning("a topic is not as it should be", detail=line)
 
 
 async def _either(*events: asyncio.Event) -> None:
