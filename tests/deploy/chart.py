@@ -45,6 +45,7 @@ WAYS: dict[str, tuple[str, ...]] = {
         "restApi.autoscaling.enabled=true",
         "restApi.service.type=LoadBalancer",
         "restApi.trustedProxies={10.0.0.0/8}",
+        "restApi.allowedHosts={sign.example}",
     ),
     "by a port of each node": ("restApi.service.type=NodePort", "restApi.service.nodePort=30080"),
     "a place of its own": (
@@ -64,7 +65,7 @@ WAYS: dict[str, tuple[str, ...]] = {
 """Values that between them use every template and every branch that matters."""
 
 
-def _asked(sets: tuple[str, ...]) -> list[str]:
+def asked(sets: tuple[str, ...]) -> list[str]:
     # Text where a value has to be text although it looks like a number.
     return [word for each in sets for word in ("--set-string" if ".settings." in each else "--set", each)]
 
@@ -76,7 +77,7 @@ def rendered(sets: tuple[str, ...] = (), helm: str = "helm", release: str = RELE
     Raises:
         AssertionError: the chart refused; the message is what it said.
     """
-    done = run(helm, "template", release, CHART, "--namespace", NAMESPACE, *_asked(sets))
+    done = run(helm, "template", release, CHART, "--namespace", NAMESPACE, *asked(sets))
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -99,7 +100,7 @@ def one(kind: str, name: str, sets: tuple[str, ...] = ()) -> Object:
 
 def refusal(*sets: str, helm: str = "helm") -> str:
     """What the chart says instead of rendering with these values."""
-    done = run(helm, "template", RELEASE, CHART, "--namespace", NAMESPACE, *_asked(sets))
+    done = run(helm, "template", RELEASE, CHART, "--namespace", NAMESPACE, *asked(sets))
     assert done.returncode != 0, f"{sets} was not refused"
     return done.stderr
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 from pydantic_settings import BaseSettings
 
+from common.wire.topics import all_topics
 from rest_api.settings import Settings as ApiSettings
 from signer_service.settings import Settings as SignerSettings
-from tests.deploy.chart import NAMESPACE, RELEASE, WAYS, Object, objects, one, rendered, supported, yaml
+from tests.deploy.chart import EXTERNAL, NAMESPACE, RELEASE, WAYS, Object, objects, one, rendered, supported, yaml
 from tests.deploy.pod_security import containers, own_rules, pod_templates, violations
 from tests.deploy.tools import CHART, FOLDER, ROOT, run
 
@@ -180,7 +181,10 @@ def test_what_a_pod_mounts_is_there_and_everything_it_names_comes_with_the_relea
         for container in containers(pod):
             for mount in container.get("volumeMounts", []):
                 assert mount["name"] in volumes, (name, mount)
-        assert pod["spec"]["serviceAccountName"] in accounts, name
+        # A hook that needs no rights may run where the release's account was never made.
+        bare = name.endswith(("-upgrade-check", "-hand-on"))
+        assert bare or pod["spec"]["serviceAccountName"] in accounts, name
+        assert not bare or "serviceAccountName" not in pod["spec"], name
 
 
 @each_way
@@ -205,6 +209,88 @@ def test_a_signer_sees_its_own_keys_only_and_the_operators_key_is_mounted_nowher
             assert mount["readOnly"]
     for name, pod in pods(way):
         assert "operator-key" not in json.dumps(pod["spec"].get("volumes", [])), name
+
+
+@each_way
+def test_what_is_asked_before_an_upgrade_is_pods_that_there_are_by_a_name_that_they_answer_to(way: str) -> None:
+    """Not the Service, which may be about to change, and not a name that a pod takes for a stranger's."""
+    pods_service = one("Service", f"{RELEASE}-rest-api-pods", WAYS[way])
+    assert pods_service["spec"]["publishNotReadyAddresses"]
+    served = one("StatefulSet", f"{RELEASE}-rest-api", WAYS[way])
+    assert served["spec"]["serviceName"] == pods_service["metadata"]["name"]
+    pod = containers(served["spec"]["template"])[0]
+    given = {each["name"]: each["value"] for each in pod["env"] if "value" in each}
+    allowed = json.loads(given.get("SIGNER_REST_API_ALLOWED_HOSTS", "[]"))
+    for name in ("upgrade-check", "hand-on"):
+        if name == "upgrade-check" and "upgradeCheck.enabled=false" in WAYS[way]:
+            continue
+        job = one("Job", f"{RELEASE}-{name}", WAYS[way])
+        args = containers(job["spec"]["template"])[0]["args"]
+        urls = [each.removeprefix("--url=") for each in args if each.startswith("--url=")]
+        hosts = [f"{RELEASE}-rest-api-{ordinal}.{RELEASE}-rest-api-pods" for ordinal in range(len(urls))]
+        assert urls == [f"http://{host}:8000" for host in hosts]
+        assert len(urls) >= served["spec"].get("replicas", 2)
+        assert not allowed or set(hosts) <= set(allowed)
+
+
+def test_a_pod_that_takes_some_names_only_takes_those_that_the_chart_and_its_runbooks_use() -> None:
+    pod = one("StatefulSet", f"{RELEASE}-rest-api", WAYS["to the outside world"])["spec"]["template"]
+    given = {each["name"]: each.get("value") for each in containers(pod)[0]["env"]}
+    allowed = json.loads(str(given["SIGNER_REST_API_ALLOWED_HOSTS"]))
+    assert {"sign.example", "signer-flow.example", "127.0.0.1", "localhost", f"{RELEASE}-rest-api"} <= set(allowed)
+
+
+@pytest.mark.parametrize(
+    "sets",
+    [
+        ("image.pullPolicy=Always",),
+        ("image.pullSecrets={login}",),
+        ("image.tag=next",),
+        (*EXTERNAL, "kafka.security.existingSecret=other"),
+        (*EXTERNAL, "kafka.security.existingSecret=login", "kafka.security.perPod=true"),
+        (*EXTERNAL, "kafka.security.existingSecret=login", "kafka.security.caSecret=ca"),
+        ("kafka.topics.replication=3",),
+        ("restApi.replicas=4",),
+    ],
+    ids=str,
+)
+def test_whatever_changes_the_pod_of_the_job_that_makes_topics_changes_its_name(sets: tuple[str, ...]) -> None:
+    """Kubernetes changes no Job: an upgrade would end with "field is immutable", when half of it is done."""
+
+    def jobs(sets: tuple[str, ...]) -> dict[str, Any]:
+        found = [each for each in objects(sets) if each["kind"] == "Job"]
+        (job,) = [each for each in found if each["metadata"]["labels"]["app.kubernetes.io/component"] == "topics"]
+        return {job["metadata"]["name"]: job["spec"]}
+
+    before = (*EXTERNAL, "kafka.security.existingSecret=login") if "kafka.mode=external" in sets else ()
+    then, now = jobs(before), jobs(sets)
+    assert list(then.values()) != list(now.values())
+    assert then.keys().isdisjoint(now)
+
+
+def test_an_external_brokers_own_port_is_one_that_pods_may_reach() -> None:
+    sets = ("kafka.mode=external", "kafka.external.bootstrap=a.example:19092\\,b.example:19093\\,c.example:9092")
+    for name in ("signer", "rest-api", "topics"):
+        policy = one("NetworkPolicy", f"{RELEASE}-{name}", sets)
+        ports = [port["port"] for rule in policy["spec"]["egress"] for port in rule["ports"]]
+        assert {9092, 19092, 19093} <= set(ports)
+        assert len(ports) == len(set(ports)) + 1, "53 by both protocols, and nothing twice"
+
+
+def test_every_pod_of_the_release_logs_in_where_images_come_from() -> None:
+    for name, pod in pods("a place of its own"):
+        assert pod["spec"]["imagePullSecrets"] == [{"name": "login"}], name
+
+
+def test_the_bundled_brokers_volume_is_not_filled_by_what_is_not_kept_for_ever() -> None:
+    """The log of ceremonies has a limit of its own, which is none (`common.wire.topics`)."""
+    broker = one("StatefulSet", f"{RELEASE}-kafka")["spec"]
+    given = {each["name"]: each["value"] for each in containers(broker["template"])[0]["env"]}
+    kept, segment = int(given["KAFKA_LOG_RETENTION_BYTES"]), int(given["KAFKA_LOG_SEGMENT_BYTES"])
+    bounded = [each for each in all_topics("", 2, 12) if each.config.get("retention.bytes") != "-1"]
+    assert {each.name for each in all_topics("", 2, 12)} - {each.name for each in bounded} == {"signer.v1.ceremony"}
+    most = sum(each.partitions * (kept + segment) for each in bounded if each.cleanup == "delete")
+    assert most < 0.9 * 2**30 * int(broker["volumeClaimTemplates"][0]["spec"]["resources"]["requests"]["storage"][:-2])
 
 
 def test_signers_have_no_autoscaler_in_any_way_and_the_budget_keeps_t_of_them() -> None:

@@ -2,9 +2,11 @@
 
 import re
 from functools import cache
+from pathlib import Path
 
 import pytest
 
+from tests.deploy import test_live
 from tests.deploy.chart import EXISTING, EXTERNAL, MONITORED, RELEASE, refusal
 from tests.deploy.tools import CHART, run
 
@@ -50,6 +52,27 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
     "tokens without a file": (("restApi.auth=tokens",), "make tokens.toml with `signer-flow token NAME --file"),
     "a file of tokens nobody asks for": (("restApi.tokensSecret=a",), "set restApi.auth to tokens"),
     "everybody from outside": (("restApi.ingress.enabled=true",), "lets everybody on its other side sign"),
+    "everybody by a load balancer": (
+        ("restApi.service.type=LoadBalancer",),
+        "lets everybody who reaches its address sign: set restApi.auth to tokens, or restApi.service.anonymous",
+    ),
+    **{
+        f"{part}.settings.{name}": (
+            (f"{part}.settings.{name}=1", *more),
+            f"is the chart's own to set: take it out{instead}",
+        )
+        for part, name, instead, more in (
+            ("restApi", "AUTH", ", and set restApi.auth.", ()),
+            ("restApi", "ALLOWED_HOSTS", ", and set restApi.allowedHosts.", ()),
+            ("restApi", "PORT", ", and set restApi.service.port.", ()),
+            ("restApi", "PINNED_KEYS", ", and set committee.publicKey.", (f"committee.publicKey={'A' * 43}=",)),
+            ("signer", "TOPIC_PREFIX", ", and set kafka.topicPrefix.", ()),
+            ("signer", "STATE_DIR", ".", ()),
+            ("signer", "INDEX", ".", ()),
+            ("signer", "KAFKA_EMBEDDED", ", and set kafka.mode.", ()),
+            ("signer", "INSECURE_DEV", ".", ()),
+        )
+    },
     "fewer at most than at least": (
         ("restApi.autoscaling.enabled=true", "restApi.autoscaling.minReplicas=9"),
         "restApi.autoscaling.minReplicas is more than maxReplicas",
@@ -113,14 +136,15 @@ def test_where_nobody_looks_at_the_schema_the_templates_refuse_it(case: str) -> 
     assert what in said_without_schema(sets)
 
 
-def test_every_refusal_of_the_templates_is_tried() -> None:
+def test_every_refusal_of_the_templates_is_tried(tmp_path: Path) -> None:
     """A `fail` that no case above reaches could be taken out, and nobody would notice."""
     text = "".join(path.read_text() for path in sorted(TEMPLATES.glob("*")))
     messages = re.findall(r'\bfail (?:\(printf )?"((?:[^"\\]|\\.)*)"', text)
     assert len(messages) == len(re.findall(r"\bfail\b(?= [\"(])", text)) >= 15
     heard = [said(sets) for sets, _ in CASES.values()] + [said_without_schema(sets) for sets, _ in BEHIND_IT.values()]
+    heard += [test_live.said(case, tmp_path) for case in test_live.CASES]
     for message in messages:
-        pattern = re.sub(r"%[ds]", ".+", re.escape(message).replace(r"\%", "%"))
+        pattern = re.sub(r"%[dsq]", ".+", re.escape(message).replace(r"\%", "%"))
         assert any(re.search(pattern, each) for each in heard), message
 
 
@@ -141,5 +165,6 @@ def test_every_switch_of_the_values_is_on_and_off_in_some_way_of_use() -> None:
 
     used = {part for sets in WAYS.values() for part in sets}
     unused = [name for name, on in switches(defaults) if f"{name}={'false' if on else 'true'}" not in used]
-    assert unused == ["restApi.ingress.anonymous"], "beside the one that only lets pass what is refused above"
+    only_let_pass = ["restApi.service.anonymous", "restApi.ingress.anonymous"]
+    assert unused == only_let_pass, "beside those that only let pass what is refused above"
     assert set(MONITORED) <= used

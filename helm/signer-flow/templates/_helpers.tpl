@@ -64,7 +64,26 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{ dict "size" .Values.committee.size "threshold" .Values.committee.threshold "replaced" .Values.provision.replaceSeats | toJson | sha256sum | trunc 16 }}
 {{- end -}}
 
-{{/* The API as the Jobs and tests of this release reach it. */}}
+{{/* API pods by their own names and port, as arguments of what is asked before an upgrade: the Service may be about to change. */}}
+{{- define "signer-flow.podUrls" -}}
+{{- $name := include "signer-flow.fullname" . -}}
+{{- range until (int (min 5 (include "signer-flow.apis" .))) }}
+- --url=http://{{ $name }}-rest-api-{{ . }}.{{ $name }}-rest-api-pods:8000
+{{- end }}
+{{- end -}}
+
+{{/* Names that requests may be for, as JSON: those that are said, and those that the chart itself uses. */}}
+{{- define "signer-flow.allowedHosts" -}}
+{{- $name := include "signer-flow.fullname" . -}}
+{{- $service := printf "%s-rest-api" $name -}}
+{{- $inside := printf "%s.%s" $service .Release.Namespace -}}
+{{- $hosts := concat .Values.restApi.allowedHosts (list $service $inside (printf "%s.svc" $inside) (printf "%s.svc.cluster.local" $inside) "127.0.0.1" "localhost") -}}
+{{- if .Values.restApi.ingress.enabled }}{{ $hosts = append $hosts .Values.restApi.ingress.host }}{{ end -}}
+{{- range until (int (min 5 (include "signer-flow.apis" .))) }}{{ $hosts = append $hosts (printf "%s-%d.%s-pods" $service . $service) }}{{ end -}}
+{{- $hosts | uniq | toJson -}}
+{{- end -}}
+
+{{/* The API as the tests of this release reach it. */}}
 {{- define "signer-flow.apiUrl" -}}
 http://{{ include "signer-flow.fullname" . }}-rest-api:{{ .Values.restApi.service.port }}
 {{- end -}}

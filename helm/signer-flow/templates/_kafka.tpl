@@ -90,9 +90,12 @@
   ports:
     - {port: {{ .Values.kafka.strimzi.port }}, protocol: TCP}
 {{- else }}
-# Where an external broker is, nobody here knows; which ports it has is said.
+# Where an external broker is, nobody here knows; which ports it has is said, or stands in its address.
 - ports:
-    {{- range .Values.networkPolicy.kafkaPorts }}
+    {{- $ports := list }}
+    {{- range .Values.networkPolicy.kafkaPorts }}{{ $ports = append $ports (toString .) }}{{ end }}
+    {{- range splitList "," .Values.kafka.external.bootstrap }}{{ $ports = append $ports (regexFind "[0-9]+$" .) }}{{ end }}
+    {{- range compact $ports | uniq }}
     - {port: {{ . }}, protocol: TCP}
     {{- end }}
 {{- end }}

@@ -11,6 +11,10 @@ securityContext:
   fsGroupChangePolicy: OnRootMismatch
   seccompProfile:
     type: RuntimeDefault
+{{- include "signer-flow.pullSecrets" . }}
+{{- end -}}
+
+{{- define "signer-flow.pullSecrets" -}}
 {{- with .Values.image.pullSecrets }}
 imagePullSecrets:
   {{- range . }}

@@ -42,6 +42,8 @@
 {{- end -}}
 {{- include "signer-flow.refusalsKafka" . -}}
 {{- include "signer-flow.refusalsApi" . -}}
+{{- include "signer-flow.refusalsSettings" . -}}
+{{- include "signer-flow.refusalsLive" . -}}
 {{- end -}}
 
 {{- define "signer-flow.refusalsKafka" -}}
@@ -78,8 +80,26 @@
 {{- if and .ingress.enabled (eq .auth "none") (not .ingress.anonymous) -}}
 {{- fail "restApi.ingress.enabled with restApi.auth none lets everybody on its other side sign: set restApi.auth to tokens, or restApi.ingress.anonymous if that is meant." -}}
 {{- end -}}
+{{- if and (eq .service.type "LoadBalancer") (eq .auth "none") (not .service.anonymous) -}}
+{{- fail "restApi.service.type LoadBalancer with restApi.auth none lets everybody who reaches its address sign: set restApi.auth to tokens, or restApi.service.anonymous if that is meant." -}}
+{{- end -}}
 {{- if and .autoscaling.enabled (gt (int .autoscaling.minReplicas) (int .autoscaling.maxReplicas)) -}}
 {{- fail "restApi.autoscaling.minReplicas is more than maxReplicas: lower it." -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* What the chart sets itself, and what its mounts, ports and rules are made for, is not set past it. */}}
+{{- define "signer-flow.refusalsSettings" -}}
+{{- $both := dict "KAFKA_BOOTSTRAP" "kafka.mode" "TOPIC_PREFIX" "kafka.topicPrefix" "KAFKA_SECURITY_FILE" "kafka.security" "KAFKA_EMBEDDED" "kafka.mode" "INDEX" "" "ADMIN_HOST" "" "ADMIN_PORT" "" "SECRETS_DIR" "provision.existing" "ROSTER_FILE" "provision.existing" "OTLP_ENDPOINT" "otlpEndpoint" -}}
+{{- $signer := dict "STATE_DIR" "" "IDENTITY_KEY_FILE" "provision.existing" "SEALING_KEY_FILE" "provision.existing" "OPERATOR_PUB_FILE" "provision.existing" "INSECURE_DEV" "" -}}
+{{- $api := dict "HOST" "" "PORT" "restApi.service.port" "AUTH" "restApi.auth" "TOKENS_FILE" "restApi.tokensSecret" "TRUSTED_PROXIES" "restApi.trustedProxies" "ALLOWED_HOSTS" "restApi.allowedHosts" "OPERATOR_KEY_FILE" "provision.existing" "EDGE_KEY_FILE" "provision.existing" -}}
+{{- if .Values.committee.publicKey }}{{ $_ := set $api "PINNED_KEYS" "committee.publicKey" }}{{ end -}}
+{{- range $part, $own := dict "signer" (merge $signer $both) "restApi" (merge $api $both) -}}
+{{- range $name, $value := index $.Values $part "settings" -}}
+{{- if hasKey $own $name -}}
+{{- fail (printf "%s.settings.%s is the chart's own to set: take it out%s." $part $name (get $own $name | empty | ternary "" (printf ", and set %s" (get $own $name)))) -}}
+{{- end -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
