@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
+from websockets.http11 import Request
 
 MAX_FRAME_BYTES: Final = 512 * 1024
 """As much as a body may have: 64 KiB of text may be written with six characters for each byte."""
@@ -30,6 +31,8 @@ MOST_CONTROL_FRAMES: Final = 256
 END_WITHIN_S: Final[float] = 20.0
 """From a goodbye, whoever says it, to the end: 10 s for the other's goodbye, and as long to take what is on its way."""
 
+CONNECTION: Final = "signer_flow.connection"
+"""Of a WebSocket's scope: its ``SignSocketProtocol``."""
 _NO_UPGRADE: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
@@ -41,11 +44,15 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
         self._unparsed = bytearray()
         self._control_frames = 0
         self._end_timer: asyncio.TimerHandle | None = None
+        self.over: asyncio.Future[None] = self.loop.create_future()
+        """Done when the connection is lost: the application may be busy with one message, and not at the next."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
         if self._end_timer is not None:
             self._end_timer.cancel()
+        if not self.over.done():
+            self.over.set_result(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -99,6 +106,12 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
         """Serve it."""
         await super().run_asgi()
         self._watch_end()
+
+    def handle_connect(self, event: Request) -> None:
+        """An upgrade: the application is told who we are."""
+        super().handle_connect(event)
+        if not self.close_sent:
+            self.scope[CONNECTION] = self  # type: ignore[typeddict-unknown-key]
 
     def handle_cont(self, event: Frame) -> None:
         """A fragment that goes on with a message."""

@@ -56,6 +56,7 @@ from rest_api.gateway.core import Result
 from rest_api.models import MAX_SOCKET_ID_CHARS, SocketRequest, SocketToken, message_of
 from rest_api.problems import Problem, invalid
 from rest_api.routes.answers import outcome_code, signature_or_problem
+from rest_api.sockets import CONNECTION, SignSocketProtocol
 
 router = APIRouter()
 
@@ -73,6 +74,7 @@ _log = get_logger(__name__)
 async def sign_ws(socket: WebSocket) -> None:
     """Serve one connection until either side ends it."""
     own_id = RequestId(socket.scope["signer_flow.request_id"])
+    connection: SignSocketProtocol = socket.scope.pop(CONNECTION)  # which holds the scope: a circle otherwise
     try:
         same_site(socket)
         timeout_ms = deadline_ms(socket)
@@ -86,7 +88,7 @@ async def sign_ws(socket: WebSocket) -> None:
         return
     with sockets.one():
         await socket.accept()
-        await _Session(socket, timeout_ms).run()
+        await _Session(socket, connection, timeout_ms).run()
 
 
 class _Session:
@@ -96,14 +98,15 @@ class _Session:
     does not read its answers soon is not read either, and holds no more than the window of our memory.
     """
 
-    def __init__(self, socket: WebSocket, timeout_ms: int) -> None:
+    def __init__(self, socket: WebSocket, connection: SignSocketProtocol, timeout_ms: int) -> None:
         self._socket = socket
+        self._connection = connection
         self._timeout_ms = timeout_ms
         self._authorization: str | None = None
         self._gateway = services(socket).gateway
         self._window = asyncio.Semaphore(WINDOW)
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
-        self._pending: set[asyncio.Future[Result]] = set()
+        self._gone = False
         self._unsent = 0
         self._quiet = asyncio.Event()
         self._quiet.set()
@@ -111,15 +114,17 @@ class _Session:
     async def run(self) -> None:
         """Serve until the client leaves or the pod drains."""
         reader, writer, drained = (asyncio.create_task(end) for end in (self._read(), self._write(), self._drained()))
+        over = self._connection.over
         try:
-            await asyncio.wait((reader, writer, drained), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reader, writer, drained, over), return_when=asyncio.FIRST_COMPLETED)
             errors = [error for end in (reader, writer, drained) if end.done() and (error := end.exception())]
-            left = reader.done() or any(isinstance(error, WebSocketDisconnect) for error in errors)
+            gone = any(isinstance(error, WebSocketDisconnect) for error in errors)
+            left = over.done() or reader.done() or gone
         finally:
+            # What was submitted is under way all the same, and keeps its places until it ends.
+            self._gone = True
             for task in (reader, writer, drained):
                 task.cancel()
-            for future in self._pending:
-                future.cancel()
             await asyncio.gather(reader, writer, drained, return_exceptions=True)
         failed = [error for error in errors if not isinstance(error, WebSocketDisconnect)]
         if failed:
@@ -211,13 +216,11 @@ class _Session:
             window.release()
             raise of_unavailable(error) from None
         future.add_done_callback(lambda _: window.release())
-        self._pending.add(future)
 
         def done(future: asyncio.Future[Result]) -> None:
-            self._pending.discard(future)
             if span is not None:
-                span.end("cancelled" if future.cancelled() else outcome_code(future.result()))
-            if not future.cancelled():  # the client left
+                span.end(outcome_code(future.result()))
+            if not self._gone:
                 self._signed(client_id, key_id, message, future.result(), request_id, began)
 
         future.add_done_callback(done)

@@ -1,13 +1,14 @@
 """What a stranger may do to WebSockets and to those who have one: heads, ends, pings, places, halves of messages."""
 
 import asyncio
+import json
 
 import pytest
 
 from rest_api import sockets
 from tests.brokers import until
 from tests.rest_api.connections import connected
-from tests.rest_api.test_websocket import ask, raw_socket, socket, still_serves
+from tests.rest_api.test_websocket import LONG, ask, hold, let_go, raw_socket, socket, still_serves
 from tests.rest_api.world import Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
@@ -126,3 +127,28 @@ async def test_pings_in_between_harm_nobody(own_world: World, monkeypatch: pytes
             last.append(ours.ping_sent_at)
             await until(lambda: ours.ping_sent_at > last[-1], "the next ping of the pod", BOUND_S)
         assert "signature" in await ask(opened, {"id": "a", "text": "a"})
+
+
+async def test_who_leaves_keeps_the_places_of_what_he_asked_and_waits_for_no_more(own_world: World) -> None:
+    """Half of the places are for others: what somebody asked who is gone is under way all the same."""
+    held = hold(own_world)
+    async with running_pod(own_world.settings(pending_limit_items=20)) as pod:
+        services = pod.server.config.app.state.services  # type: ignore[union-attr]
+        window, registry = services.batches.window, services.sockets
+        async with socket(pod, additional_headers=LONG) as opened:
+            for number in range(10):
+                await opened.send(json.dumps({"id": str(number), "text": "held"}))
+            await until(lambda: pod.gateway.pending() == 10, "half of the places are taken", BOUND_S)
+            opened.transport.abort()
+        await until(lambda: registry.count() == 0, "it has left", BOUND_S)
+        async with socket(pod, additional_headers=LONG) as opened:
+            await opened.send(json.dumps({"id": "a", "text": "held"}))
+            await until(lambda: pod.gateway.pending() > 10 or bool(window._waiters), "it was taken", BOUND_S)
+            assert pod.gateway.pending() == 10
+            assert (await pod.http.post("/v1/sign", json={"text": "others"})).status_code == 200
+            opened.transport.abort()
+        await until(lambda: registry.count() == 0, "it has left, although its message waits for a place", 10)
+        assert not window._waiters
+        let_go(own_world, held)
+        await until(lambda: not window.locked(), "the places are free again", BOUND_S)
+        await still_serves(pod)
