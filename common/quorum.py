@@ -1,6 +1,7 @@
 """The three numbers of a committee, each with the attack or the loss that it answers.
 
-``t`` shares sign. ``q`` seats vote and commit. ``r`` seats must be Ready before the old shares are erased.
+``t`` shares sign. ``q`` seats vote and commit. ``r`` seats must have seen the commit before
+old shares are erased.
 """
 
 
@@ -15,7 +16,8 @@ def commit_quorum(threshold: int, size: int) -> int:
 
 
 def erase_quorum(threshold: int, size: int) -> int:
-    """r = max(q, min(n, t + 1)): seats whose new share is on disk before anybody destroys an old one.
+    """r = max(q, min(n, t + 1)): seats that hold the new share, and have seen the commit, before anybody
+    destroys an old one.
 
     With exactly t holders of the new epoch one broken disk would lose the key for good.
     """

@@ -10,8 +10,8 @@ Rules:
 3. Secrets are durable before what depends on them leaves: write ``durable(state)`` whenever it changed, before
    ``Transition.send``.
 4. A Deal is stored sealed; its polynomial and ephemeral scalar never leave the function that made them.
-5. What belongs to a failed attempt is erased when it ends. A share of an older epoch is erased when r seats are Ready
-   and q have said that they saw the commit.
+5. What belongs to a failed attempt is erased when it ends. A share of an older epoch is erased when r seats have said
+   that they saw the commit, or everybody who has one of that epoch has.
 
 =========  ========================================  ==================================================================
 phase      this seat makes                           then keeps
@@ -22,7 +22,7 @@ deal       polynomial, e_i, Deal                     the sealed Deal only
 verdict    Verdict with provable complaints          the Verdict
 ready      s'_j, Ready                               s'_j, staged, and the Ready; x_j goes
 commit     the KeyRecord's signature, with others    s'_j, now the share
-(after)    Ready, with the proof of the committed    the older share, until r are Ready and q saw the commit
+(after)    Ready, with the proof of the committed    older shares, until r have said this
 =========  ========================================  ==================================================================
 """
 
@@ -34,7 +34,7 @@ from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
 from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony_agenda, ceremony_opening
 from signer_service.protocol.ceremony_clock import not_ahead
-from signer_service.protocol.ceremony_part import settle
+from signer_service.protocol.ceremony_part import replaced, settle
 from signer_service.protocol.ceremony_place import follow, start_over
 from signer_service.protocol.ceremony_state import (
     CaughtUp,
@@ -112,7 +112,7 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
     state = not_ahead(state, now)
     match event:
         case LogRecord():
-            state, findings = _read(state, event, now)
+            state, findings, notes = _read(state, event, now)
         case CaughtUp() if state.soft.anchoring is not None:
             state, notes = start_over(state), (Note("place-not-proven"),)
         case CaughtUp():
@@ -160,17 +160,20 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
 # --- events ----------------------------------------------------------------------------------------------------------
 
 
-def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[CeremonyState, tuple[Finding, ...]]:
+def _read(
+    state: CeremonyState, event: LogRecord, now: Instant
+) -> tuple[CeremonyState, tuple[Finding, ...], tuple[Note, ...]]:
     before = state.log
     if before.halted_by or state.soft.lost:
         # What comes after a loss is of another log, even where its offsets go on from ours.
-        return state, ()
+        return state, (), ()
     if event.offset > before.offset + 1:
         # Records are missing: what they said cannot be known, so nothing may be built on it.
-        return _soft(state, lost=True), ()
+        return _soft(state, lost=True), (), ()
     folded = fold(before, event.offset, event.raw, state.trust)
     after = follow(replace(state, log=folded.state), event.raw)
     findings = folded.findings
+    notes: list[Note] = []
     if folded.state.roster is not before.roster:
         after, alarm = _against_file(after, event.offset)
         findings += alarm
@@ -182,7 +185,11 @@ def _read(state: CeremonyState, event: LogRecord, now: Instant) -> tuple[Ceremon
             written = event.written_ms
             written = now if state.soft.caught_up or written is None else min(written, now)
             after = _committed(state, after, previous, written, now)
-    return after, findings
+            if previous.current is not None and key.epoch > previous.epoch and after.soft.anchoring is None:
+                mine = after.of_key(key_id)
+                left = replaced(mine, previous.current, notes)
+                after = after if left is mine else replace(after, secrets={**after.secrets, key_id: left})
+    return after, findings, tuple(notes)
 
 
 def _missing(state: CeremonyState) -> tuple[Note, ...]:

@@ -1,6 +1,6 @@
 """Conditions of keys and ceremonies that a person has to look at although signing goes on. Pure; nothing is stored.
 
-old-epoch-held       this seat still keeps a share of an earlier epoch: too few seats have the new one on disk
+old-epoch-held       this seat still keeps a share of an earlier epoch: too few seats are known to hold the new one
 refresh-overdue      a key's shares are older than the schedule allows by far: what was stolen is worth something
 committee-out-of-reach   the newest roster asks for a committee that no ceremony can bring about
 fold-differs         another live seat, at the same place of the log, has come to another running hash than this one

@@ -5,10 +5,11 @@ Made only when all was read (``may_speak``): Announce, Deal, Verdict. Made in a 
 that was down while the others committed finishes from the log with the transport key it kept.
 """
 
+from collections.abc import Set as AbstractSet
 from dataclasses import replace
 
 from common.errors import BadInput
-from common.ids import Index, OpenId
+from common.ids import Epoch, Index, OpenId
 from common.secret import Secret
 from common.wire.messages import Announce, Complaint, Deal, Phase, Ready, SealedSubShare, Verdict
 from signer_service.frost import proofs
@@ -17,9 +18,9 @@ from signer_service.frost.sealing import seal
 from signer_service.frost.sharing import Polynomial, combine_sub_shares, commit_polynomial, random_polynomial
 from signer_service.protocol import transcript
 from signer_service.protocol.ceremony_state import CeremonyState, HeldShare, KeySecrets, OwnPart
-from signer_service.protocol.fold_commit import is_seen, may_erase
+from signer_service.protocol.fold_commit import may_erase
 from signer_service.protocol.fold_phases import dealers_allowed, may_lack_share, open_sub_share, unseal_sub_share
-from signer_service.protocol.log_state import Attempt, Commit, KeyLog, identities
+from signer_service.protocol.log_state import Attempt, Commit, KeyLog, PastEpoch, identities
 from signer_service.protocol.machine import Entropy, Note
 
 
@@ -69,19 +70,35 @@ def _committed(seat: Index, attempt: OpenId, held: HeldShare, ready: Ready, entr
 
 
 def _erase(key: KeyLog, mine: KeySecrets, notes: list[Note]) -> KeySecrets:
-    """Erase what is useless once r are Ready and q have seen the commit. Until then one older share stays, sealed and
-    unused: the oldest, for only that epoch had more holders than the current one. Those between would be more to steal,
-    and no more to fall back on."""
+    """Erase the shares of older epochs: all once r seats have said that they saw the commit. Until then they stay,
+    sealed and unused; but for those of epochs of which everybody who has a share has said that he saw this commit, and
+    that it takes no more of them: whoever could go on with that epoch can go on with this one.
+
+    So a seat that is away, and that the others refresh without again and again, leaves them few shares to keep, and to
+    have stolen. Which of them it could come back with cannot be known: it may have been shown another end of the log.
+    """
     commit = key.current
     if commit is None or all(each.epoch >= commit.epoch for each in mine.held):
         return mine
-    older = sorted(each.epoch for each in mine.held if each.epoch < commit.epoch)
-    # One older epoch suffices to go on with; but the others go only if enough have seen this one, too. The share that
-    # stays here could else be of another epoch than where a broker shows another end.
-    gone = older if may_erase(commit) else older[1:] if is_seen(commit) else []
+    useless = {past.epoch for past in key.past if _is_covered(past, commit)}
+    gone = {e for e in (each.epoch for each in mine.held) if e < commit.epoch and (may_erase(commit) or e in useless)}
+    return _without(mine, gone, notes)
+
+
+def _is_covered(past: PastEpoch, commit: Commit) -> bool:
+    return past.threshold >= commit.committee.threshold and past.holders.keys() <= set(commit.seen)
+
+
+def replaced(mine: KeySecrets, commit: Commit, notes: list[Note]) -> KeySecrets:
+    """Erase what ``commit``, which was current so far, has left to be erased: there may have been no time for it, and
+    from now on another commit is asked. Who reads several at once comes to what the others have."""
+    return _without(mine, {e.epoch for e in mine.held if e.epoch < commit.epoch and may_erase(commit)}, notes)
+
+
+def _without(mine: KeySecrets, gone: AbstractSet[Epoch], notes: list[Note]) -> KeySecrets:
     if not gone:
         return mine
-    notes.extend(Note("share-erased", {"key_id": key.key_id, "epoch": epoch}) for epoch in gone)
+    notes.extend(Note("share-erased", {"key_id": mine.key_id, "epoch": epoch}) for epoch in sorted(gone))
     return replace(mine, held=tuple(each for each in mine.held if each.epoch not in gone))
 
 

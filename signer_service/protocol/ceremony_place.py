@@ -158,9 +158,12 @@ def _anchor(record: KeyRecord, trust: LogTrust) -> Anchor:
 def _left_behind(state: CeremonyState, anchor: Anchor) -> bool:
     """Whether nothing that the journal knows of this key is of use any more."""
     log, record = state.log, anchor.record
+    key, mine = log.keys.get(record.key_id), state.of_key(record.key_id)
+    if mine.part is not None and (mine.part.staged is not None or mine.part.transport is not None):
+        # Of the attempt that it is of the log tells how it ended. It may be a share that the others count on.
+        return False
     if log.offset == NO_OFFSET:
         return True
-    key, mine = log.keys.get(record.key_id), state.of_key(record.key_id)
     if key is None or key.current is None or log.roster is None or log.halted_by:
         return False
     return (

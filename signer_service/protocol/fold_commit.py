@@ -104,19 +104,14 @@ def _with(seat: Index, seats: tuple[Index, ...]) -> tuple[Index, ...]:
     return tuple(sorted({*seats, seat}))
 
 
-def is_seen(commit: Commit) -> bool:
-    """Whether q seats have said that they saw the commit."""
-    return len(commit.seen) >= commit.committee.commit_quorum
-
-
 def may_erase(commit: Commit) -> bool:
-    """Whether r seats have said Ready, and q of them that they saw the commit: until then everybody keeps the shares of
-    the epoch before, sealed and unused.
+    """Whether r seats have said that they saw the commit: until then everybody keeps older shares, sealed and unused.
 
     To be Ready is not enough. A broker could show the commit to some, and to the others votes that end the attempt
-    before it: those would erase the new shares, these the old, and neither be t.
+    before it: those would erase the new shares, these the old, and neither be t. Nor are q enough: where n is t + 1
+    that is t, and those would be too few as soon as one of them loses its disk.
     """
-    return len(commit.ready) >= commit.committee.erase_quorum and is_seen(commit)
+    return len(commit.seen) >= commit.committee.erase_quorum
 
 
 def erased(state: LogState, said: Said, record: Erased) -> Outcome:

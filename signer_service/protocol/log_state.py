@@ -54,7 +54,7 @@ class Committee:
 
     @property
     def erase_quorum(self) -> int:
-        """r: Ready records before old shares are erased."""
+        """r: seats that have said that they saw the commit, before old shares are erased."""
         return erase_quorum(self.threshold, self.size)
 
 
@@ -62,7 +62,8 @@ class Committee:
 class Commit:
     """An epoch that counts. ``expected`` is the Ready that its seats say (with no proof in it); late ones count.
 
-    ``seen``: of the seats that are Ready, those that have signed that they saw the commit here, too.
+    ``seen``: of the seats that are Ready, those that have signed that they saw the attempt committed, too. That binds
+    attempt and seat and not the place: a broker may have shown it to them at another offset, or in another log.
     """
 
     record: KeyRecord

@@ -23,10 +23,10 @@ def held(world: World) -> dict[int, set[int]]:
     return {i: {int(each.epoch) for each in mine} for i, mine in shares.items()}
 
 
-def is_whole(world: World, threshold: int) -> bool:
-    """Whether t seats hold shares of one epoch."""
-    epochs = held(world)
-    return any(sum(epoch in mine for mine in epochs.values()) >= threshold for epoch in (1, 2, 3))
+def is_whole(world: World, threshold: int, *lost: int) -> bool:
+    """Whether t seats hold shares of one epoch, without those of the seats ``lost``."""
+    epochs = [mine for seat, mine in held(world).items() if seat not in lost]
+    return any(sum(epoch in mine for mine in epochs) >= threshold for epoch in set[int]().union(*epochs))
 
 
 def current(world: World, index: int) -> Commit:
@@ -100,6 +100,26 @@ def test_a_commit_that_is_shown_to_some_and_its_end_to_others_costs_no_key(thres
     broker.refresh()
     broker.split(range(size // 2 + 1, size + 1))
     world.run_for(10_000)
+    assert is_whole(world, threshold), held(world)
+
+
+@pytest.mark.parametrize(("threshold", "size"), [(2, 3), (3, 4), (4, 5)])
+def test_who_is_shown_the_end_of_what_all_others_saw_committed_and_a_lost_disk_cost_no_key(
+    threshold: int, size: int
+) -> None:
+    """The last seat is Ready, and then shown votes; the others go on, and one of them loses its disk."""
+    world, _ = again(beginning(threshold, size))
+    broker = Broker(world)
+    broker.refresh()
+    world.shown[size] = list(world.log)
+    world.log.append(broker.commits[0])
+    world.shown[size] += broker.votes
+    for index, seat in world.seats.items():
+        seat.tamper = (lambda *_: []) if index == size else None
+    broker.show()
+    world.run_for(5_000)
+    assert current(world, 1).ready == tuple(range(1, size + 1))
+    world.lose_disk(1)
     assert is_whole(world, threshold), held(world)
 
 
