@@ -16,6 +16,7 @@ from common.ids import KeyId
 from rest_api.dependencies import (
     BATCH_BODY_CAP,
     BODY_CAP,
+    Batches,
     admit,
     charge,
     check_allowed,
@@ -96,11 +97,13 @@ async def sign_batch(request: Request) -> Response:
     admit(request, timeout_ms)
     want_json(request)
     batches = services(request).batches
-    if batches.full():
-        raise Problem("in-flight-limit", "too many batches are under way")
+    _refuse_where_full(batches)
     charge(request, caller)  # the first item, so that nobody sends large bodies for nothing
+    body = await read_body(request, BATCH_BODY_CAP, timeout_ms / 1000)
+    _refuse_where_full(batches)  # again: whoever sends his body slowly holds no place
     with batches.one():
-        asked = parse(BatchRequest, await read_body(request, BATCH_BODY_CAP, timeout_ms / 1000))
+        asked = parse(BatchRequest, body)
+        del body  # up to 8 MiB, for as long as the signatures take
         limit = services(request).settings.batch_limit_items
         if len(asked.items) > limit:
             raise invalid("items", f"at most {limit} items")
@@ -113,6 +116,11 @@ async def sign_batch(request: Request) -> Response:
         if waiting:
             await asyncio.wait(waiting)
         return as_json({"results": [row.result() for row in rows]})
+
+
+def _refuse_where_full(batches: Batches) -> None:
+    if batches.full():
+        raise Problem("in-flight-limit", "too many batches are under way")
 
 
 class _Row:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from rest_api import dependencies, doors, heads
-from rest_api.dependencies import Bodies
+from rest_api.dependencies import Batches, Bodies
 from rest_api.doors import Door
 from tests.brokers import until
 from tests.rest_api.connections import connected
@@ -195,6 +195,15 @@ async def test_large_bodies_that_never_end_leave_room_for_small_ones(pod: Pod, m
         assert (refused.status_code, refused.json()["type"]) == (503, "urn:signer-flow:problem:in-flight-limit")
         assert (await pod.http.post("/v1/sign", json={"text": "hello"})).status_code == 200
     await until(lambda: bodies._held == 0, "nothing is held for who has gone", BOUND_S)
+
+
+async def test_batches_whose_bodies_never_end_leave_room_for_whole_ones(pod: Pod) -> None:
+    slow = POST.replace(b"/v1/sign", b"/v1/sign/batch") + b"Content-Length: 90\r\nRequest-Timeout-Ms: 30000\r\n\r\n{"
+    before = len(pod.server.server_state.tasks)
+    async with silent(pod, 2 * Batches.MOST, slow):
+        await until(lambda: len(pod.server.server_state.tasks) >= before + 2 * Batches.MOST, "all are read", BOUND_S)
+        answer = await pod.http.post("/v1/sign/batch", json={"items": [{"text": "whole"}]})
+        assert answer.status_code == 200
 
 
 async def test_the_kernel_keeps_no_megabytes_for_a_connection(pod: Pod) -> None:
