@@ -42,6 +42,7 @@ HEADER: Final = """\
 # signer-flow as plain objects, made of helm/signer-flow by `make k8s`; change that, not this.
 #
 #   kubectl apply --filename k8s/namespace.yaml
+#   kubectl -n signer-flow delete job -l app.kubernetes.io/component=provision --ignore-not-found
 #   kubectl apply --filename k8s/signer-flow.yaml --selector app.kubernetes.io/component=provision
 #   kubectl -n signer-flow wait job -l app.kubernetes.io/component=provision --for=condition=Complete --timeout=10m
 #   kubectl apply --filename k8s/signer-flow.yaml
@@ -53,7 +54,8 @@ HEADER: Final = """\
 #   make k8s ARGS="--set committee.size=5 --set committee.threshold=3"
 # To fewer signers: between both apply commands `signer-flow hand-on --signers N --url URL`, which waits until they have
 # the key, since the pods that go cannot hand it on afterwards.
-# A Job has what it does in its name, so that a changed one is a new one. What they made is never made anew.
+# A Job has what it does in its name, so that a changed one is a new one; one that was there before would not run again
+# (committee 3, 5, 3), so it goes first. What they made is never made anew.
 #
 #   kubectl delete --filename k8s/signer-flow.yaml
 # takes away none of the Secrets, the roster and the volumes: applied again, it goes on with the same key.

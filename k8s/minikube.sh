@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # From nothing to the open page: starts minikube, brings the images into it, installs the chart, lets the cluster sign
-# something, and opens /sign. Run again it goes on where it stopped, and upgrades. Each step is checked before the next.
+# something, and opens /sign. Run again it goes on where it stopped, and upgrades with the values of before. Each step is checked before the next.
 #   k8s/minikube.sh              PROFILE, NAMESPACE, RELEASE, TAG, CPUS, MEMORY and OPEN=0 can be set in the environment
 #   k8s/minikube.sh --set committee.size=5 --set committee.threshold=3      what follows goes to helm
 # Undo: minikube delete --profile signer-flow     (with it go the keys)
@@ -52,7 +52,7 @@ done
 
 step "chart"
 helm upgrade --install "$RELEASE" helm/signer-flow --kube-context "$PROFILE" --namespace "$NAMESPACE" --create-namespace \
-  --set image.tag="$TAG" --set restApi.service.type=NodePort --wait --timeout "$TIMEOUT" "$@" || {
+  --reset-then-reuse-values --set image.tag="$TAG" --set restApi.service.type=NodePort --wait --timeout "$TIMEOUT" "$@" || {
   kube get pods >&2 || true
   fail "the release is not ready after $TIMEOUT: 'kubectl --context $PROFILE --namespace $NAMESPACE describe pods' says why; then run this again"
 }

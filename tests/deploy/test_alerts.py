@@ -54,11 +54,12 @@ def test_each_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() 
 @pytest.mark.parametrize("rule", rules(), ids=lambda rule: rule["alert"])
 def test_each_alert_asks_for_metrics_labels_and_values_of_the_table(rule: dict[str, Any]) -> None:
     # The dashboard's judge knows Grafana's interval and its job variable; rules have a fixed interval and name no job.
-    query = re.sub(r"\[\d+[mh]\]", "[$__rate_interval]", " ".join(rule["expr"].split()))
+    query = re.sub(r"\[\d+[mhd]\]", "[$__rate_interval]", " ".join(rule["expr"].split()))
     query = re.sub(r"\bnamespace, job(, )?", "job\\1", query)
     # What is looked up at a time before now is not a rate; the rest of the expression is judged.
     query = re.sub(r"\((signer_flow_\w+) unless \1 offset 15m\) or", "", query)
-    assert problems(query, "") == []
+    # With nothing in common the right side counts where the left is empty.
+    assert problems(query.replace("or on () ", "or "), "") == []
 
 
 def test_every_alarm_of_the_metric_table_has_an_alert() -> None:

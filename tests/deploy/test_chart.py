@@ -346,7 +346,11 @@ def test_monitoring_selects_the_services_that_have_the_port_it_scrapes() -> None
 
 def test_the_rules_and_the_dashboard_are_the_files_that_are_tested() -> None:
     sets = WAYS["five of which three sign, monitored"]
-    rules = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
+    text = (CHART / "files" / "rules.yaml").read_text()
+    # But that a release looks for itself: another one's figures would hide that its own are gone.
+    absent = "absent(signer_flow_quorum_margin_seats)"
+    assert text.count(absent) == 1
+    rules = yaml.safe_load(text.replace(absent, absent.replace("seats", f'seats{{namespace="{NAMESPACE}"}}')))
     assert one("PrometheusRule", RELEASE, sets)["spec"] == rules
     shown = one("ConfigMap", f"{RELEASE}-dashboard", sets)["data"]["signer-flow.json"]
     assert json.loads(shown) == json.loads((ROOT / "k8s" / "grafana" / "signer-flow.json").read_text())

@@ -87,7 +87,18 @@ def test_the_volume_of_a_share_is_not_deleted_until_it_is_marked(ordinal: int) -
 def test_the_volume_of_the_bundled_broker_is_kept_as_well_for_the_log_lies_there() -> None:
     (template,) = one("StatefulSet", f"{RELEASE}-kafka")["spec"]["volumeClaimTemplates"]
     with pytest.raises(Refused):
-        admit(delete("persistentvolumeclaims", thing("data-0", template["metadata"]["labels"])))
+        admit(delete("persistentvolumeclaims", thing(f"data-{RELEASE}-kafka-0", template["metadata"]["labels"])))
+
+
+@pytest.mark.parametrize("name", [f"share-{SIGNER}-1", f"data-{RELEASE}-kafka-0"])
+@pytest.mark.parametrize("label", [None, "another-release"])
+def test_a_volume_is_known_by_its_name_whatever_its_labels_say(name: str, label: str | None) -> None:
+    """One that was made by hand to bind a disk again has none, and one of a release before under the same full name has
+    those of that release: pods take them all the same."""
+    labels = None if label is None else {"app.kubernetes.io/instance": label}
+    with pytest.raises(Refused, match=f"depends on persistentvolumeclaims {name}"):
+        admit(delete("persistentvolumeclaims", thing(name, labels)))
+    admit(delete("persistentvolumeclaims", thing(name, {"signer-flow/retired": "true"})))
 
 
 @pytest.mark.parametrize("name", ["operator-key", "edge-key", "identities", "sealing-keys"])
@@ -106,6 +117,60 @@ def test_secrets_that_were_made_elsewhere_are_guarded_by_their_own_names() -> No
         admit(delete("configmaps", thing("my-roster")), sets)
 
 
+def change(resource: str, before: Object, after: Object) -> Request:
+    return Request("UPDATE", "", resource, before, after)
+
+
+def keys(name: str, labels: dict[str, str] | None = None, **data: str) -> Object:
+    return {**thing(name, labels), "data": {key.replace("_", "-"): value for key, value in data.items()}}
+
+
+@pytest.mark.parametrize("name", ["operator-key", "edge-key", "identities", "sealing-keys"])
+def test_a_key_in_a_secret_is_neither_taken_out_nor_changed_until_the_secret_is_marked(name: str) -> None:
+    secret = f"{RELEASE}-{name}"
+    before = keys(secret, sf_signer_0="AAAA", sf_signer_1="BBBB")
+    bad = [
+        keys(secret, sf_signer_0="AAAA"),
+        keys(secret, sf_signer_0="AAAA", sf_signer_1="CCCC"),
+        keys(secret, sf_signer_1="BBBB"),
+        keys(secret),
+        thing(secret),
+        # Marking it and changing it are two steps.
+        keys(secret, {"signer-flow/retired": "true"}, sf_signer_0="AAAA"),
+    ]
+    for after in bad:
+        with pytest.raises(Refused, match=f"a key in secrets {secret} .* label it signer-flow/retired=true"):
+            admit(change("secrets", before, after))
+    marked = keys(secret, {"signer-flow/retired": "true"}, sf_signer_0="AAAA", sf_signer_1="BBBB")
+    for after in bad:
+        admit(change("secrets", marked, after))
+
+
+def test_keys_are_added_and_labels_changed_as_ever() -> None:
+    secret = f"{RELEASE}-sealing-keys"
+    before = keys(secret, sf_signer_0="AAAA")
+    admit(change("secrets", before, keys(secret, sf_signer_0="AAAA", sf_signer_1="BBBB")))
+    admit(change("secrets", before, keys(secret, {"a": "b"}, sf_signer_0="AAAA")))
+    admit(change("secrets", thing(secret), before))
+    admit(change("secrets", keys("somebody-elses", a="AAAA"), keys("somebody-elses", a="BBBB")))
+
+
+def test_the_roster_becomes_another_and_the_operator_never() -> None:
+    def roster(**data: str) -> Object:
+        return {**thing(f"{RELEASE}-roster"), "binaryData": {key.replace("_", "."): each for key, each in data.items()}}
+
+    before = roster(operator_pub="AAAA", roster_avro="BBBB")
+    admit(change("configmaps", before, roster(operator_pub="AAAA", roster_avro="CCCC")))
+    for after in (
+        roster(operator_pub="CCCC", roster_avro="BBBB"),
+        roster(roster_avro="BBBB"),
+        roster(operator_pub="AAAA"),
+        thing(f"{RELEASE}-roster"),
+    ):
+        with pytest.raises(Refused, match="a key in configmaps"):
+            admit(change("configmaps", before, after))
+
+
 def test_the_roster_and_the_namespace_are_not_deleted() -> None:
     with pytest.raises(Refused, match="depends on configmaps"):
         admit(delete("configmaps", thing(f"{RELEASE}-roster")))
@@ -119,8 +184,7 @@ def test_what_is_not_ours_and_what_lies_elsewhere_is_deleted_as_ever() -> None:
     admit(delete("configmaps", thing("kube-root-ca.crt")))
     admit(delete("persistentvolumeclaims", thing("other", {"app.kubernetes.io/name": "postgres"})))
     admit(delete("persistentvolumeclaims", thing("bare")))
-    other = {"app.kubernetes.io/name": "signer-flow", "app.kubernetes.io/instance": "another-release"}
-    admit(delete("persistentvolumeclaims", thing("share-0", other)))
+    admit(delete("persistentvolumeclaims", thing("share-another-release-signer-0")))
     for elsewhere in (share(), thing(f"{RELEASE}-identities")):
         for resource in ("persistentvolumeclaims", "secrets"):
             admit(delete(resource, elsewhere, namespace="elsewhere"))

@@ -11,6 +11,7 @@ from tests.deploy.live import NAMESPACE_OF_ALL, installed, upgrade
 pytestmark = pytest.mark.helm
 
 BROKERS = ("kafka.mode=external", "kafka.external.bootstrap=one.example:9094\\,two.example:9094")
+TOKENS = ("restApi.auth=tokens", "restApi.tokensSecret=tokens")
 BUNDLED = f"{RELEASE}-kafka:9092"
 CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
     "a running key is taken from its broker": ((), EXTERNAL, f"set kafka.movedFrom to {BUNDLED}."),
@@ -20,10 +21,15 @@ CASES: dict[str, tuple[tuple[str, ...], tuple[str, ...], str]] = {
         f"look for it at {BUNDLED}: there they sign on, and no share is ever",
     ),
     "other brokers": (BROKERS, EXTERNAL, "log is at one.example:9094,two.example:9094"),
-    "another prefix": ((), ("kafka.topicPrefix=b.",), f"look for it at b.@{BUNDLED}"),
-    "no prefix any more": (("kafka.topicPrefix=b.",), (), f"set kafka.movedFrom to b.@{BUNDLED}."),
+    "another prefix": (
+        (),
+        ("kafka.topicPrefix=b.", f"kafka.movedFrom={BUNDLED}"),
+        'made under kafka.topicPrefix "", and',
+    ),
+    "no prefix any more": (("kafka.topicPrefix=b.",), (), 'looked for under "", where nobody believes it: put it back'),
     "a move that was said of another place": ((), (*EXTERNAL, "kafka.movedFrom=elsewhere:9092"), "set kafka.movedFrom"),
     "another name": ((), ("fullnameOverride=other",), "it would be other-kafka, which has no key and no volume: put"),
+    "an upgrade that forgot the values": (TOKENS, (), "would let everybody sign: add --reset-then-reuse-values"),
     "another size of shares": ((), ("signer.storage.size=2Gi",), "signer.storage: size 2Gi instead of 1Gi, which"),
     "another class of shares": ((), ("signer.storage.className=a",), 'className "a" instead of ""'),
     "another mode of shares": (
@@ -43,9 +49,10 @@ PASSES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "nothing new": ((), ()),
     "a log that was moved": ((), (*EXTERNAL, f"kafka.movedFrom={BUNDLED}")),
     "the upgrade after it, with the word that was said for it": (EXTERNAL, (*EXTERNAL, f"kafka.movedFrom={BUNDLED}")),
-    "another prefix, said": ((), ("kafka.topicPrefix=b.", f"kafka.movedFrom={BUNDLED}")),
     "one of several brokers": (BROKERS, ("kafka.mode=external", "kafka.external.bootstrap=two.example:9094")),
     "the same size in other words": ((), ("signer.storage.size=1024Mi", "kafka.bundled.size=8192Mi")),
+    "tokens that are asked for from now on": ((), TOKENS),
+    "tokens that are meant to go": (TOKENS, ("restApi.service.anonymous=true",)),
     "another committee": ((), ("committee.size=5", "committee.threshold=3")),
     "an external broker's volume is nobody's": (EXTERNAL, (*EXTERNAL, "kafka.bundled.size=9Gi")),
 }

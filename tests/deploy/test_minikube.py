@@ -103,6 +103,13 @@ def test_what_is_there_already_is_not_made_again(tmp_path: Path) -> None:
     assert "minikube service signer-flow-rest-api" in done.said
 
 
+def test_run_again_without_its_values_it_keeps_those_of_before(tmp_path: Path) -> None:
+    """Else a committee of five would be shared anew to three, and an API that asks for tokens would ask for none."""
+    done = play(tmp_path, {"minikube status": (0, "Running"), "docker image inspect": (0, "[]")}, OPEN="0")
+    (installed,) = done.of("helm", "upgrade")
+    assert "--reset-then-reuse-values" in installed
+
+
 @pytest.mark.parametrize("missing", ["minikube", "kubectl", "helm"])
 def test_a_missing_tool_is_named_with_the_place_to_get_it_and_nothing_is_begun(tmp_path: Path, missing: str) -> None:
     done = play(tmp_path, {}, without=missing)

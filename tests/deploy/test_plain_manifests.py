@@ -77,6 +77,15 @@ def test_other_values_make_another_manifest_and_a_changed_job_has_another_name()
     assert "nonsense" in refused.stderr
 
 
+def test_the_head_has_the_job_of_before_taken_away_first_so_that_it_runs_for_a_committee_that_comes_back() -> None:
+    """3 signers, 5, and 3 again: the name of the third Job is that of the first, which is still there and done."""
+    head = re.findall(r"^#   (kubectl .*)$", PLAIN.read_text().partition("---")[0], re.MULTILINE)
+    (taken,) = [at for at, line in enumerate(head) if " delete job " in line]
+    assert head[taken].endswith("-l app.kubernetes.io/component=provision --ignore-not-found")
+    applied = [at for at, line in enumerate(head) if line.startswith("kubectl apply") and "signer-flow.yaml" in line]
+    assert head.index("kubectl apply --filename k8s/namespace.yaml") < taken < min(applied)
+
+
 def test_nothing_in_it_needs_helm() -> None:
     text = PLAIN.read_text()
     assert "helm" not in re.sub(r"^#.*", "", text, flags=re.MULTILINE).lower()

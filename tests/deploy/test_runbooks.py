@@ -25,11 +25,11 @@ COMMANDS = re.findall(r"^    (\S.*)$", TEXT, re.MULTILINE)
 FIVE = ("committee.size=5", "committee.threshold=3")
 
 KUBECTL: dict[str, set[str]] = {
-    "get": {"-l", "-o", "--field-selector"},
+    "get": {"-l", "-o", "--field-selector", "--ignore-not-found"},
     "describe": {"-l"},
     "logs": {"-l", "--tail", "--prefix"},
     "label": set(),
-    "delete": {"--wait", "--timeout"},
+    "delete": {"--wait", "--timeout", "--cascade"},
     "wait": {"--for", "--timeout"},
     "rollout": {"--timeout"},
     "replace": {"-f"},
@@ -44,6 +44,7 @@ KINDS = {
     "pod": "Pod", "pods": "Pod", "pvc": "PersistentVolumeClaim", "secret": "Secret", "secrets": "Secret",
     "configmap": "ConfigMap", "configmaps": "ConfigMap", "service": "Service", "statefulset": "StatefulSet",
     "namespace": "Namespace", "events": "Event", "pv": "PersistentVolume",
+    "storageclass": "StorageClass",
 }  # fmt: skip
 
 
@@ -68,6 +69,8 @@ def there() -> frozenset[tuple[str, str]]:
 
 def commands_of(line: str) -> list[list[str]]:
     """What a line runs, one after the other through pipes, without the files that it writes."""
+    # What a later line uses is taken as such: `next=$(…)`.
+    line = re.sub(r"^\w+=\$\((.*)\)$", r"\1", line).replace("$next", "7")
     lexer = shlex.shlex(line, posix=True, punctuation_chars="|>")
     lexer.whitespace_split = True
     found: list[list[str]] = [[]]
@@ -201,6 +204,9 @@ def test_every_command_of_ours_takes_the_options_it_is_given(words: list[str]) -
 
 @pytest.mark.parametrize("words", of_program("python"), ids=" ".join)
 def test_every_command_of_the_signers_program_takes_the_options_it_is_given(words: list[str]) -> None:
+    if words[1] == "-c":
+        compile(words[2], "<runbook>", "exec")
+        return
     assert words[1:3] == ["-m", "signer_service"]
     check_ours(signer_cli, words[3:])
 
@@ -213,7 +219,7 @@ def test_every_kubectl_names_objects_labels_and_paths_that_there_are(words: list
 
 @cache
 def options_of(verb: str) -> set[str]:
-    done = run("helm", verb, "--help")
+    done = run("helm", *verb.split(), "--help")
     assert done.returncode == 0
     return set(re.findall(r"--[a-z-]+", done.stdout))
 
@@ -221,11 +227,16 @@ def options_of(verb: str) -> set[str]:
 @pytest.mark.helm
 @pytest.mark.parametrize("words", of_program("helm"), ids=" ".join)
 def test_every_helm_command_has_its_options_its_chart_and_values_that_it_takes(words: list[str]) -> None:
-    verb = words[1]
-    assert {word.split("=")[0] for word in words if word.startswith("--")} <= options_of(verb)
-    assert words[2].startswith(RELEASE)
+    verb, rest = words[1], words[2:]
+    if verb == "get":
+        verb, rest = f"get {rest[0]}", rest[1:]
+    given = {word.split("=")[0] for word in words if word.startswith("--")}
+    assert given <= options_of(verb)
+    assert rest[0].startswith(RELEASE)
     if verb in {"install", "upgrade"}:
-        assert ROOT / words[3] == CHART
+        assert ROOT / rest[1] == CHART
+        # Without the values of the release its committee, its tokens and its broker would be those of the chart.
+        assert given & {"--reset-then-reuse-values", "--values"}
     sets = [part for at, word in enumerate(words) if word == "--set" for part in ("--set", words[at + 1])]
     done = run("helm", "template", RELEASE, CHART, *sets)
     assert done.returncode == 0, done.stderr
@@ -252,6 +263,31 @@ def test_a_command_that_is_wrong_is_found(line: str) -> None:
 def test_a_command_of_ours_that_is_wrong_is_found(line: str) -> None:
     with pytest.raises((AssertionError, typer.exceptions.TyperException)):
         check_ours(program(), line.split())
+
+
+def blocks(text: str) -> list[str]:
+    return re.findall(r"(?:^    +\S.*\n)+", text, re.MULTILINE)
+
+
+def writes_a_key(block: str) -> bool:
+    return re.search(r"(operator\\.key|identity\.key|edge\.key).*>", block) is not None
+
+
+def test_whatever_writes_a_key_into_a_file_lets_nobody_else_read_it() -> None:
+    notes = (CHART / "templates" / "NOTES.txt").read_text()
+    found = [block for block in [*blocks(TEXT), *blocks(notes)] if writes_a_key(block)]
+    assert len(found) == 5
+    for block in found:
+        before, umask, _ = block.partition("umask 077\n")
+        assert umask, block
+        assert not writes_a_key(before), block
+
+
+def test_what_is_left_out_or_said_for_one_upgrade_does_not_stay_so() -> None:
+    """Values are kept from upgrade to upgrade: a check that is switched off would be off for ever, and in silence."""
+    assert "upgradeCheck.enabled=false" not in TEXT
+    part = PARTS["Suspected compromise"]
+    assert part.index("replaceSeats={3}") < part.index("replaceSeats=null")
 
 
 def test_every_alert_has_a_runbook_that_names_it_and_no_other_is_named() -> None:

@@ -18,11 +18,6 @@ nothing here refuses, and the rules are the reader's own to keep. */}}
 {{- if $live }}{{ int $live.spec.replicas }}{{ else }}0{{ end -}}
 {{- end -}}
 
-{{/* Where a log is: [PREFIX@]BOOTSTRAP, of (list "bootstrap" "prefix"). */}}
-{{- define "signer-flow.place" -}}
-{{- with index . 1 }}{{ . }}@{{ end }}{{ index . 0 -}}
-{{- end -}}
-
 {{- define "signer-flow.refusalsLive" -}}
 {{- $root := . -}}
 {{- $name := include "signer-flow.fullname" . -}}
@@ -38,11 +33,23 @@ nothing here refuses, and the rules are the reader's own to keep. */}}
 {{- with $root.Values.signer.storage -}}
 {{- include "signer-flow.refusalsVolume" (list $root $labels "signer.storage" .size .className .accessMode) -}}
 {{- end -}}
+{{- else if eq $part "rest-api" -}}
+{{- include "signer-flow.refusalsOpened" (list $root .) -}}
 {{- else if and (eq $part "kafka") (eq $root.Values.kafka.mode "bundled") -}}
 {{- with $root.Values.kafka.bundled -}}
 {{- include "signer-flow.refusalsVolume" (list $root $labels "kafka.bundled" .size .className "ReadWriteOnce") -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whoever upgrades without the release's values opens what they closed: (list . StatefulSet of the API pods). */}}
+{{- define "signer-flow.refusalsOpened" -}}
+{{- $root := index . 0 -}}
+{{- range (first (index . 1).spec.template.spec.containers).env -}}
+{{- if and (eq .name "SIGNER_REST_API_AUTH") (eq (.value | default "") "tokens") (eq $root.Values.restApi.auth "none") (not $root.Values.restApi.service.anonymous) -}}
+{{- fail "the API asks for tokens, and with these values it would let everybody sign: add --reset-then-reuse-values, or the values that it was installed with; if it is meant, set restApi.service.anonymous." -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
@@ -59,9 +66,11 @@ nothing here refuses, and the rules are the reader's own to keep. */}}
 {{- $is := include "signer-flow.bootstrap" $root -}}
 {{- $common := false -}}
 {{- range splitList "," $is -}}{{- if has . (splitList "," $was) }}{{ $common = true }}{{ end -}}{{- end -}}
-{{- $place := include "signer-flow.place" (list $was $before) -}}
-{{- if and (or (not $common) (ne $before $root.Values.kafka.topicPrefix)) (ne $root.Values.kafka.movedFrom $place) -}}
-{{- fail (printf "the signers' log is at %s, and with these values they would look for it at %s: there they sign on, and no share is ever healed or refreshed. Put kafka.mode, its address and kafka.topicPrefix back. If the log was moved (k8s/runbooks.md, Move the log), the same brokers have another address, or no key was ever made there: set kafka.movedFrom to %s." $place (include "signer-flow.place" (list $is $root.Values.kafka.topicPrefix)) $place) -}}
+{{- if ne $before $root.Values.kafka.topicPrefix -}}
+{{- fail (printf "the key was made under kafka.topicPrefix %q, and with these values it would be looked for under %q, where nobody believes it: put it back." $before $root.Values.kafka.topicPrefix) -}}
+{{- end -}}
+{{- if and (not $common) (ne $root.Values.kafka.movedFrom $was) -}}
+{{- fail (printf "the signers' log is at %s, and with these values they would look for it at %s: there they sign on, and no share is ever healed or refreshed. Put kafka.mode and its address back. If the log is moved on purpose (k8s/runbooks.md, Move the log), the same brokers have another address, or no key was ever made there: set kafka.movedFrom to %s." $was $is $was) -}}
 {{- end -}}
 {{- end -}}
 
