@@ -26,7 +26,7 @@ from rest_api.gateway.outbox import new_uuid
 from rest_api.problems import Problem, invalid, invalid_prefix
 from rest_api.settings import Settings
 from rest_api.sockets import Sockets
-from rest_api.turns import Turns
+from rest_api.turns import WAITED_S, Turns
 
 BODY_CAP: Final = 512 * 1024
 BODY_WITHIN_S: Final = 30.0
@@ -150,17 +150,31 @@ def trace_given(scope: MutableMapping[str, Any]) -> TraceContext | None:
 
 
 def deadline_ms(request: HTTPConnection) -> int:
-    """How many milliseconds the caller gives us.
+    """How many milliseconds the caller gives us from now on: what he gave, less the wait for the request's turn.
 
     Raises:
-        Problem: 422 when the header is not a whole number from 1 to 30,000.
+        Problem: 422 when the header is not a whole number from 1 to 30,000, or 503 when the time is over.
     """
     given = request.headers.get(TIMEOUT_HEADER)
     if given is None:
-        return services(request).settings.deadline_ms
-    if not (given.isascii() and given.isdigit() and len(given) <= 6 and 1 <= int(given) <= MAX_DEADLINE_MS):
+        whole_ms = services(request).settings.deadline_ms
+    elif given.isascii() and given.isdigit() and len(given) <= 6 and 1 <= int(given) <= MAX_DEADLINE_MS:
+        whole_ms = int(given)
+    else:
         raise invalid(TIMEOUT_HEADER, f"a whole number of milliseconds from 1 to {MAX_DEADLINE_MS}")
-    return int(given)
+    return left_of(whole_ms, request.scope.get(WAITED_S, 0.0))
+
+
+def left_of(whole_ms: int, waited_s: float) -> int:
+    """How many milliseconds are left.
+
+    Raises:
+        Problem: 503 when there are none.
+    """
+    left_ms = whole_ms - int(waited_s * 1000)
+    if left_ms < 1:
+        raise Problem("in-flight-limit", "the time was over before this was its turn; nothing of it was done")
+    return left_ms
 
 
 def identify(connection: HTTPConnection, authorization: str | None = None) -> Caller:

@@ -8,12 +8,14 @@ there may be, ``doors``.
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, Final
+from weakref import ref
 
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from rest_api import doors
+from rest_api import doors, turns
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers: four times what browsers and proxies are used to send."""
@@ -40,6 +42,16 @@ class HeadTooLarge(Exception):
 
 class TooManyAtOnce(Exception):
     """The same, for more requests than may wait."""
+
+
+def _gone(cycle: "ref[RequestResponseCycle]") -> Callable[[], bool]:
+    """Whether nobody waits for that answer any more. It holds nothing: the request's scope holds it."""
+
+    def gone() -> bool:
+        there = cycle()
+        return there is None or there.disconnected
+
+    return gone
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -73,6 +85,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         self._answering = cycle
+        cycle.scope[turns.GONE] = _gone(ref(cycle))  # type: ignore[typeddict-unknown-key]
         super()._start_asgi_task(cycle, app)
 
     def _give_up(self) -> None:

@@ -45,6 +45,7 @@ from rest_api.dependencies import (
     choose_key,
     deadline_ms,
     identify,
+    left_of,
     new_request_id,
     of_bad_input,
     of_unavailable,
@@ -100,7 +101,7 @@ class _Session:
 
     def __init__(self, socket: WebSocket, connection: SignSocketProtocol, timeout_ms: int) -> None:
         self._socket = socket
-        self._connection = connection
+        self._over = connection.over
         self._timeout_ms = timeout_ms
         self._authorization: str | None = None
         self._gateway = services(socket).gateway
@@ -114,12 +115,11 @@ class _Session:
     async def run(self) -> None:
         """Serve until the client leaves or the pod drains."""
         reader, writer, drained = (asyncio.create_task(end) for end in (self._read(), self._write(), self._drained()))
-        over = self._connection.over
         try:
-            await asyncio.wait((reader, writer, drained, over), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((reader, writer, drained, self._over), return_when=asyncio.FIRST_COMPLETED)
             errors = [error for end in (reader, writer, drained) if end.done() and (error := end.exception())]
             gone = any(isinstance(error, WebSocketDisconnect) for error in errors)
-            left = over.done() or reader.done() or gone
+            left = self._over.done() or reader.done() or gone
         finally:
             # What was submitted is under way all the same, and keeps its places until it ends.
             self._gone = True
@@ -148,8 +148,11 @@ class _Session:
                 return
             self._unsent += 1
             self._quiet.clear()
-            await services(self._socket).turns.mine()
-            await self._take(event.get("text"))
+            came = time.perf_counter()
+            await services(self._socket).turns.mine(self._over.done)
+            if self._over.done():
+                return
+            await self._take(event.get("text"), came)
 
     async def _write(self) -> None:
         while True:
@@ -169,8 +172,7 @@ class _Session:
 
     # --- one message -------------------------------------------------------------------------------------------------
 
-    async def _take(self, text: str | None) -> None:
-        began = time.perf_counter()
+    async def _take(self, text: str | None, began: float) -> None:
         request_id = new_request_id()
         client_id: str | None = None
         try:
@@ -200,9 +202,10 @@ class _Session:
             check_allowed(caller, key_id)
             crowded = services(socket).batches.window.crowds(self._gateway.pending())
             # Where WebSockets are what makes the queue, it ends for them where there is still room for others.
-            self._gateway.admit(self._timeout_ms // 2 if crowded else self._timeout_ms)
+            left_ms = left_of(self._timeout_ms, time.perf_counter() - began)
+            self._gateway.admit(left_ms // 2 if crowded else left_ms)
             charge(socket, caller)
-            left_ms = await self._place(self._timeout_ms)
+            left_ms = await self._place(left_ms)
         except BadInput as error:
             raise of_bad_input(error) from None
         except Unavailable as error:
