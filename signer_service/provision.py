@@ -8,8 +8,8 @@
 
 Run again it keeps what exists and adds what is missing, but no second sealing key of a seat that may have used its
 first. A key is never overwritten and nothing is ever deleted: a seat that leaves is dropped from the roster, its files
-stay for whoever destroys them. Keys are written before the roster that names them, so that a run cut short is finished by
-the next.
+stay for whoever destroys them. Keys are written before the roster that names them, so that a run cut short is finished
+by the next.
 """
 
 from dataclasses import dataclass, field, replace
@@ -229,8 +229,8 @@ class _Run:
                 raise BadInput(
                     "sealing-key",
                     f"{folder / 'sealing.key'} is missing, and what seat {seat.index} keeps is sealed under it: bring "
-                    "it back (another one opens nothing; if it is gone for good, move identity.key away as well, run with "
-                    f"--replace-seat {seat.index}, and give the replica an empty state directory: one seat at a time)",
+                    "it back (another one opens nothing; if it is gone for good, move identity.key away as well, run "
+                    f"with --replace-seat {seat.index}, give the replica an empty state directory: one seat at a time)",
                 )
 
     def _identity_to_be(self, index: Index, before: dict[Index, bytes]) -> bytes:

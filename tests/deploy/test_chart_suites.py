@@ -22,6 +22,7 @@ WEAKENED = [
     ("guard-committee-policy.yaml", "[statefulsets, statefulsets/scale]", "[statefulsets]"),
     ("guard-committee-policy.yaml", "failurePolicy: Fail", "failurePolicy: Ignore"),
     ("guard-keep-policy.yaml", "[persistentvolumeclaims, secrets,", "[secrets,"),
+    ("guard-keep-policy.yaml", "operations: [UPDATE]", "operations: [CREATE]"),
     ("guard-keep-policy.yaml", "failurePolicy: Fail", "failurePolicy: Ignore"),
     ("guard-keep-binding.yaml", "[Deny]", "[Warn]"),
     ("guard-committee-binding.yaml", "[Deny]", "[Audit]"),
