@@ -19,7 +19,7 @@ from common.secret import Secret
 from common.trust import check_key_record, newer, read_roster
 from common.wire import codec, topics
 from common.wire.envelope import open_envelope
-from common.wire.messages import Envelope, MsgToSign, PeerMessage, Role, SignPackage
+from common.wire.messages import Envelope, MsgToSign, PeerMessage, Role, Roster, SignPackage
 from signer_service.protocol import ceremony
 from signer_service.protocol.ceremony_disk import Durable, restore
 from signer_service.protocol.ceremony_state import CeremonyState, CeremonyTiming
@@ -159,7 +159,7 @@ def read_files(settings: Settings, metrics: Metrics, spans: Spans | None = None)
     directory = StateDir.open(settings.state_dir, sealer)
     try:
         saved = directory.load()
-        state = _restore(settings, saved, trust, roster.log_generation)
+        state = _restore(settings, saved, trust, roster)
     except BaseException:
         directory.close()
         raise
@@ -179,7 +179,7 @@ def read_files(settings: Settings, metrics: Metrics, spans: Spans | None = None)
     )
 
 
-def _restore(settings: Settings, saved: Saved | None, trust: LogTrust, generation: int) -> CeremonyState:
+def _restore(settings: Settings, saved: Saved | None, trust: LogTrust, roster: Roster) -> CeremonyState:
     timing = CeremonyTiming(
         patience_ms=settings.phase_patience_ms,
         absent_holder_ms=settings.absent_holder_ms,
@@ -191,7 +191,9 @@ def _restore(settings: Settings, saved: Saved | None, trust: LogTrust, generatio
     if saved is None:
         return ceremony.start(settings.seat, trust, timing)
     kept = Durable(saved.public, saved.secrets)
-    return restore(kept, settings.seat, trust, timing, generation=generation)
+    return restore(
+        kept, settings.seat, trust, timing, generation=roster.log_generation, checkpoints=roster.checkpoints
+    )
 
 
 def _sealing_key(settings: Settings) -> Secret[bytes]:

@@ -183,7 +183,15 @@ class World:
         if seat.disk is None:
             seat.state = ceremony.start(Index(seat.index), self.trust, self.timing)
         else:
-            seat.state = restore(seat.disk, Index(seat.index), self.trust, self.timing, generation=self.generation)
+            roster = self.trust.wire.read_roster(seat.roster)
+            seat.state = restore(
+                seat.disk,
+                Index(seat.index),
+                self.trust,
+                self.timing,
+                generation=self.generation,
+                checkpoints=roster.checkpoints,
+            )
         seat.next_offset = seat.state.log.offset + 1
         seat.catch_up = len(self.seen_by(seat.index))
         self._feed(seat, RosterFile(seat.roster))

@@ -58,6 +58,7 @@ from signer_service.audit.recheck import Heard, Source
 from signer_service.audit.told import WORDS, what_it_was, who_did_not_deal
 from signer_service.protocol.findings import Finding
 from signer_service.protocol.fold import equal_opens, fold
+from signer_service.protocol.fold_roster import begins_anew
 from signer_service.protocol.log_state import Attempt, KeyLog, LogState, identities
 from signer_service.protocol.log_wire import LogTrust
 
@@ -227,7 +228,7 @@ class Auditor:
         after = self._log
         roster = after.roster
         if roster is not None and roster is not before.roster:
-            self._new_roster(before.roster, roster, Offset(logged.offset))
+            self._new_roster(before.roster, roster, Offset(logged.offset), logged.value)
         for key_id, key in after.keys.items():
             was = before.keys.get(key_id, KeyLog(key_id))
             if key is was:
@@ -244,10 +245,12 @@ class Auditor:
             if key.attempt is not None and (was.attempt is None or was.attempt.open_id != key.attempt.open_id):
                 self._opened(was, key.attempt, envelope, record)
 
-    def _new_roster(self, old: Roster | None, new: Roster, offset: Offset) -> None:
+    def _new_roster(self, old: Roster | None, new: Roster, offset: Offset, raw: bytes) -> None:
         seats = tuple(seat.index for seat in new.seats)
         keys = tuple((key.key_id, key.threshold) for key in new.keys)
         self._rosters.append(RosterFacts(offset, new.version, new.log_generation, seats, keys))
+        if begins_anew(old, new):
+            self._chain.begin_anew(offset, raw)
         if self._chain.fork is not None and old is not None and new.log_generation > old.log_generation:
             settled = f"{self._chain.fork.detail}; settled by the operator at offset {offset}"
             self._remark(Remark(self._chain.fork.offset or 0, "log-forked", settled))

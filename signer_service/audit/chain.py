@@ -1,6 +1,10 @@
-"""The running hash at every offset, and whether each seat has signed the same: what shows that a log was changed."""
+"""The running hash at every offset, and whether each seat has signed the same: what shows that a log was changed.
 
-from common.ids import NO_OFFSET, Offset
+It begins anew where the operator goes on with another log generation. What was before is vouched for by those who wrote
+before.
+"""
+
+from common.ids import Offset
 from common.wire.messages import Envelope
 from common.wire.transcript import LOG_START_HASH, next_log_hash
 from signer_service.audit.facts import Problem
@@ -12,6 +16,7 @@ class Chain:
     def __init__(self) -> None:
         self._hashes: list[bytes] = []
         self._agreed = -1
+        self._begin = 0
         self.fork: Problem | None = None
 
     def __len__(self) -> int:
@@ -30,6 +35,11 @@ class Chain:
         """Add the next record."""
         self._hashes.append(next_log_hash(self.last, offset, raw))
 
+    def begin_anew(self, offset: Offset, raw: bytes) -> None:
+        """The record that was added last brought a roster with which the running hash begins again."""
+        self._hashes[-1] = next_log_hash(LOG_START_HASH, offset, raw)
+        self._begin = offset
+
     def follow(self, envelope: Envelope, offset: Offset, *, forked: bool, roster: bool) -> None:
         """Compare with what the sender of the record at ``offset``, whose signature was checked, says that it had seen.
 
@@ -40,7 +50,7 @@ class Chain:
             roster: It brings a roster. Its sender's signature may not be known yet: there the fold has looked.
         """
         seen = envelope.seen_offset
-        agrees = seen == NO_OFFSET or (seen < offset and self.at(seen) == envelope.seen_hash)
+        agrees = seen < self._begin or (seen < offset and self.at(seen) == envelope.seen_hash)
         if not forked and (agrees or roster):
             self._agreed = max(self._agreed, seen) if agrees else self._agreed
         elif self.fork is None:

@@ -5,7 +5,8 @@ The log decides (``fold``); this machine says what this seat adds to it, from it
 Rules:
 
 1. Nothing is sent before all that the log held at start was read, nor while the log is forked or lost, but the copy of
-   the key record that it has shown. Signing goes on.
+   the key record that it has shown. Signing goes on. Where the operator's file declares a newer log than what was read
+   belongs to, nothing is sent but that roster, and no secret is made, moved or erased, until it stands on the log.
 2. What is sent follows from (fold, secrets, clock) alone: nothing is remembered that a restart would forget and miss.
 3. Secrets are durable before what depends on them leaves: write ``durable(state)`` whenever it changed, before
    ``Transition.send``.
@@ -136,9 +137,11 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
     if state.soft.anchoring is not None:
         return Transition(state, notes=notes)
     state = _clocks(state, now)
-    state, more = settle(state, entropy)
     todo = ceremony_agenda.Agenda(now)
-    state = ceremony_opening.settle_opens(state, todo, entropy)
+    if not state.awaits_new_log:
+        state, settled = settle(state, entropy)
+        notes += settled
+        state = ceremony_opening.settle_opens(state, todo, entropy)
     owed = ceremony_agenda.agenda(state, now)
     owed.wake += todo.wake
     state, send = ceremony_agenda.send(state, owed)
@@ -153,7 +156,7 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
         state=state,
         send=(*send, *_audit(findings, now)) if state.soft.caught_up else send,
         wake_at=min((at for at in owed.wake if at > now), default=None),
-        notes=(*(finding.note for finding in findings), *notes, *more),
+        notes=(*(finding.note for finding in findings), *notes),
     )
 
 
@@ -185,7 +188,8 @@ def _read(
             written = event.written_ms
             written = now if state.soft.caught_up or written is None else min(written, now)
             after = _committed(state, after, previous, written, now)
-            if previous.current is not None and key.epoch > previous.epoch and after.soft.anchoring is None:
+            trusted = after.soft.anchoring is None and not after.awaits_new_log
+            if previous.current is not None and key.epoch > previous.epoch and trusted:
                 mine = after.of_key(key_id)
                 left = replaced(mine, previous.current, notes)
                 after = after if left is mine else replace(after, secrets={**after.secrets, key_id: left})

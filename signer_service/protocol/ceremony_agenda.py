@@ -48,17 +48,17 @@ class Agenda:
 
 def agenda(state: CeremonyState, now: Instant) -> Agenda:
     """Everything that this seat owes at ``now``. Nothing before all was read; while the log is in doubt nothing but the
-    copies of key records."""
+    copies of key records; before the roster of a newer log was read nothing but that."""
     todo = Agenda(now)
     file, known = state.soft.roster, state.log.roster
     # A roster goes out even when the log is forked: one of a new generation is the way out of that.
     if state.may_bring_roster and file is not None and (known is None or file.version > known.version):
         todo.owe(file, file.version)
-    if not state.soft.caught_up:
+    if not state.soft.caught_up or (state.awaits_new_log and not state.soft.lost):
         return todo
     for key in state.log.keys.values():
         _publish(state, key, todo)
-    if not state.may_speak:
+    if not state.may_speak or state.awaits_new_log:
         return todo
     for key in state.log.keys.values():
         if key.key_id in state.opens:

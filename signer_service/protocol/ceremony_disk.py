@@ -4,13 +4,13 @@ The shell seals both and replaces them as one whole (``signer_service.shell.jour
 them is sent. Bounded: past epochs leave nothing but the list of who has erased them, and that ends at eight.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import BadInput
-from common.ids import Index, Instant, KeyId
+from common.ids import Epoch, Index, Instant, KeyId
 from common.secret import Secret
-from common.wire.messages import Open
+from common.wire.messages import KeyRecord, Open
 from signer_service.frost.group import base_mul
 from signer_service.protocol import remedy
 from signer_service.protocol.ceremony_state import CeremonyState, CeremonyTiming, KeySecrets
@@ -49,7 +49,13 @@ def durable(state: CeremonyState) -> Durable:
 
 
 def restore(
-    saved: Durable, seat: Index, trust: LogTrust, timing: CeremonyTiming, *, generation: int = 0
+    saved: Durable,
+    seat: Index,
+    trust: LogTrust,
+    timing: CeremonyTiming,
+    *,
+    generation: int = 0,
+    checkpoints: Sequence[bytes] = (),
 ) -> CeremonyState:
     """Return the machine as ``durable`` wrote it down; feed it the log from ``state.log.offset`` + 1 on.
 
@@ -60,10 +66,12 @@ def restore(
         timing: How patient this seat is.
         generation: ``log_generation`` of the roster file. If the operator has declared another log than the one that
             the journal is about, that log is read from its beginning; the shares stay.
+        checkpoints: Key records of the roster file, from which such a log goes on.
 
     Raises:
         BadInput: ``journal-file`` or ``share-file``: cut, changed, of another seat, key or system, or a share that is
-            not the one that the key record names. The detail says which and what to do.
+            not the one that the key record names. ``checkpoint``: the other log would go on from an older epoch than
+            this seat knows, and of which it has no share. The detail says which and what to do.
     """
     try:
         journal = unpack(Journal, saved.public)
@@ -76,12 +84,15 @@ def restore(
     if journal.topic != trust.topic:
         was = f"the journal is about the ceremony log {journal.topic}, and here it would be {trust.topic}"
         raise BadInput("journal-file", f"{was}: {remedy.PREFIX}")
-    secrets = {key_id: _secrets(key_id, each, journal) for key_id, each in saved.secrets.items()}
+    secrets = {key_id: _secrets(key_id, each, journal, generation) for key_id, each in saved.secrets.items()}
+    is_replaced = _is_replaced(journal.log, generation)
+    for raw in checkpoints if is_replaced else ():
+        _not_behind(raw, generation, journal, secrets, trust)
     return CeremonyState(
         seat,
         trust,
         timing,
-        log=LogState() if _is_replaced(journal.log, generation) else journal.log,
+        log=LogState() if is_replaced else journal.log,
         secrets=secrets,
         committed=journal.committed,
         opens=journal.opens,
@@ -93,7 +104,33 @@ def _is_replaced(log: LogState, generation: int) -> bool:
     return log.roster is not None and generation > log.roster.log_generation
 
 
-def _secrets(key_id: KeyId, raw: Secret[bytes], journal: Journal) -> KeySecrets:
+def _not_behind(
+    raw: bytes, generation: int, journal: Journal, secrets: Mapping[KeyId, KeySecrets], trust: LogTrust
+) -> None:
+    """Refuse a checkpoint that is older than what this seat knows, unless it has kept its share of that epoch: where
+    all have erased that, nobody could sign."""
+    record = _checkpoint(raw, trust)
+    if record is None:
+        return  # The log's fold refuses it and alarms.
+    key, mine = journal.log.keys.get(record.key_id), secrets.get(record.key_id, KeySecrets(record.key_id))
+    known = max((key.epoch if key is not None else Epoch(0), *(each.epoch for each in mine.held)))
+    named = {share.index: share.element for share in record.verification_shares}
+    if known > record.epoch and mine.find(record.epoch, named.get(journal.seat)) is None:
+        raise BadInput(
+            "checkpoint",
+            f"the roster's log generation {generation} goes on from epoch {record.epoch} of key {record.key_id}, and "
+            f"this replica was at epoch {known} and has no share of epoch {record.epoch}: {remedy.CHECKPOINT}",
+        )
+
+
+def _checkpoint(raw: bytes, trust: LogTrust) -> KeyRecord | None:
+    try:
+        return trust.wire.check_key_record(raw)
+    except BadInput:
+        return None
+
+
+def _secrets(key_id: KeyId, raw: Secret[bytes], journal: Journal, generation: int) -> KeySecrets:
     try:
         mine = unpack(KeySecrets, raw.expose())
     except BadInput as bad:
@@ -103,10 +140,12 @@ def _secrets(key_id: KeyId, raw: Secret[bytes], journal: Journal) -> KeySecrets:
         raise BadInput("share-file", f"the share file of key {key_id} is that of key {mine.key_id}: {remedy.HEAL}")
     key = journal.log.keys.get(key_id)
     commit = key.current if key is not None else None
+    # Where the operator has gone on with another log, there may be shares that were made on one that does not count.
+    one_history = generation <= 1 and (journal.log.roster is None or journal.log.roster.log_generation <= 1)
     staged = (mine.part.staged,) if mine.part is not None and mine.part.staged is not None else ()
     for held in (*mine.held, *staged):
         wrong = base_mul(held.share.expose()) != held.verification_share
-        if commit is not None and held.epoch == commit.epoch:
+        if one_history and commit is not None and held.epoch == commit.epoch:
             wrong = wrong or commit.shares.get(journal.seat) != held.verification_share
         if wrong:
             what = f"the share of seat {journal.seat}, key {key_id}, epoch {held.epoch}"

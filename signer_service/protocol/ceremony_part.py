@@ -51,12 +51,19 @@ def _finish(state: CeremonyState, key: KeyLog, mine: KeySecrets, entropy: Entrop
     if key.current is None or key.current.record.open_id != part.open_id:
         # Of a failed attempt everything goes: a Deal of it, kept in the log for ever, must never open.
         return replace(mine, part=None)
-    if part.staged is not None and part.ready is not None:
-        notes.append(Note("share-held", {"key_id": key.key_id, "epoch": part.staged.epoch}))
-        others = (each for each in mine.held if each.epoch != part.staged.epoch)
-        mine = replace(mine, held=(*others, part.staged), ever_held=True)
+    staged = part.staged
+    if staged is not None and part.ready is not None:
+        if staged.verification_share != key.current.shares.get(state.seat):
+            # It was made where a broker showed another end of the same attempt.
+            notes.append(Note("share-of-another-history", {"key_id": key.key_id, "epoch": staged.epoch}))
+            return replace(mine, part=None)
+        notes.append(Note("share-held", {"key_id": key.key_id, "epoch": staged.epoch}))
+        # One of another history may have the same number. Whether it is of use is for the operator to say.
+        known = mine.find(staged.epoch, staged.verification_share)
+        others = (each for each in mine.held if each is not known)
+        mine = replace(mine, held=(*others, staged), ever_held=True)
         # From here on Ready says that this seat has seen the commit, too: without that nobody erases the epoch before.
-        part = replace(part, ready=_committed(state.seat, part.open_id, part.staged, part.ready, entropy))
+        part = replace(part, ready=_committed(state.seat, part.open_id, staged, part.ready, entropy))
     # It stays until it is seen in the log. One of a seat that has left never counts.
     newest = identities(state.log.roster) if state.log.roster is not None else {}
     said = part.ready is None or state.seat in key.current.seen or state.seat not in newest
@@ -143,8 +150,7 @@ def _may_announce(attempt: Attempt, seat: Index, mine: KeySecrets) -> bool:
 
 def _held(attempt: Attempt, seat: Index, mine: KeySecrets) -> HeldShare | None:
     """The share that this seat deals. One of another history of the log proves nothing here, and is not dealt."""
-    held = mine.of_epoch(attempt.from_epoch)
-    return held if held is not None and held.verification_share == attempt.old_shares.get(seat) else None
+    return mine.find(attempt.from_epoch, attempt.old_shares.get(seat))
 
 
 def announce_is_seen(attempt: Attempt, seat: Index, said: Announce | None) -> bool:
@@ -264,5 +270,4 @@ def _fresh_scalar(entropy: Entropy) -> Scalar:
 
 def held_now(commit: Commit, seat: Index, mine: KeySecrets) -> HeldShare | None:
     """This seat's share of the current epoch, if it holds one."""
-    held = mine.of_epoch(commit.epoch)
-    return held if held is not None and held.verification_share == commit.shares.get(seat) else None
+    return mine.find(commit.epoch, commit.shares.get(seat))

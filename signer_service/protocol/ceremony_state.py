@@ -144,8 +144,12 @@ class KeySecrets:
     ever_held: bool = False
 
     def of_epoch(self, epoch: Epoch) -> HeldShare | None:
-        """The share of this epoch, if there is one."""
+        """A share of an epoch with this number, if there is one; of which history of the log is left open."""
         return next((each for each in self.held if each.epoch == epoch), None)
+
+    def find(self, epoch: Epoch, verification_share: bytes | None) -> HeldShare | None:
+        """The share of this epoch with that public side, if there is one."""
+        return next((h for h in self.held if (h.epoch, h.verification_share) == (epoch, verification_share)), None)
 
 
 # --- what may be forgotten -------------------------------------------------------------------------------------------
@@ -245,6 +249,15 @@ class CeremonyState:
     def of_key(self, key_id: KeyId) -> KeySecrets:
         """This seat's secrets of a key; empty where it has none."""
         return self.secrets.get(key_id, KeySecrets(key_id))
+
+    @property
+    def awaits_new_log(self) -> bool:
+        """Whether the operator has declared a newer log than what was read so far belongs to.
+
+        What stands before its roster may be old records that anybody has put there: nothing is done on their word.
+        """
+        file, known = self.soft.roster, self.log.roster
+        return file is not None and (known is None or known.log_generation < file.log_generation)
 
     @property
     def may_bring_roster(self) -> bool:

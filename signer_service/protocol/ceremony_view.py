@@ -31,7 +31,8 @@ def signing_view(state: CeremonyState, now: Instant) -> SigningView:
         drain = state.soft.draining.get(key_id)
         if drain is not None and drain.until > now:
             draining[key_id] = drain.keys
-        session = _internal(state, key.attempt, now) if key.attempt is not None else None
+        attempt = key.attempt if not state.awaits_new_log else None
+        session = _internal(state, attempt, now) if attempt is not None else None
         if session is not None:
             internal[session.open_id] = session
     return SigningView(

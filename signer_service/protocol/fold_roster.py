@@ -1,6 +1,7 @@
 """Rosters on the log: the first of a higher version that the operator signed counts, whoever brought it.
 
-It ends every open ceremony. One of a new log generation says from which key records to go on.
+It ends every open ceremony. One of a new log generation says from which key records to go on, and with it the running
+hash begins anew: a seat that was shown something else before, whose hash could never be ours, is one of us again.
 """
 
 from dataclasses import replace
@@ -15,12 +16,14 @@ from common.wire.messages import (
     Roster,
 )
 from common.wire.signatures import ENVELOPE_DOMAIN, is_signed_by
+from common.wire.transcript import LOG_START_HASH, next_log_hash
 from signer_service.frost.group import Element
 from signer_service.frost.sharing import interpolate_group_key
 from signer_service.protocol import fold_closing
 from signer_service.protocol.findings import Finding, Folded, Said, fact
 from signer_service.protocol.fold_sender import check_history
 from signer_service.protocol.log_state import (
+    HASH_PREFIX,
     PROTOCOL_VERSION,
     Commit,
     Committee,
@@ -55,8 +58,7 @@ def take_roster(
         # Not folded, and not passed by: the journal stays before it, and a newer program goes on from there.
         halted = fact("protocol-version", said.offset, version=roster.protocol_version)
         return Folded(replace(before, halted_by=roster.protocol_version), (halted,))
-    fresh_log = state.roster is not None and roster.log_generation > state.roster.log_generation
-    if fresh_log or (state.roster is None and roster.checkpoints):
+    if begins_anew(state.roster, roster):
         state, found = _from_checkpoints(state, roster, said, trust)
         findings += found
     keys: dict[KeyId, KeyLog] = {}
@@ -68,6 +70,11 @@ def take_roster(
         keys.setdefault(wanted.key_id, KeyLog(wanted.key_id))
     accepted = fact("roster-accepted", said.offset, version=roster.version, seats=len(roster.seats))
     return Folded(replace(state, roster=roster, roster_raw=raw, keys=keys), (*findings, accepted))
+
+
+def begins_anew(known: Roster | None, roster: Roster) -> bool:
+    """Whether nothing that stands before ``roster`` counts any more, ``known`` being the newest one so far."""
+    return roster.log_generation > known.log_generation if known is not None else bool(roster.checkpoints)
 
 
 def _from_checkpoints(
@@ -89,12 +96,14 @@ def _from_checkpoints(
             findings.append(fact("checkpoint-refused", said.offset, code="interpolation"))
             continue
         committee = Committee(record.threshold, identities(held))
-        # Only who attests is known to hold a share; and nobody has said that he saw this commit: shares of the epoch
-        # before stay until the next.
+        # Only who attests is known to hold a share, and nobody is known to have seen this commit: shares of epochs
+        # before it stay until r seats have said so here, too.
         expected = replace(ready, share_proof=NO_SIGNATURE) if isinstance(ready, Ready) else None
         holders = tuple(sorted(Index(each.index) for each in attested))
         keys[record.key_id] = KeyLog(record.key_id, Commit(record, said.offset, committee, expected, holders))
-    return replace(state, keys=keys, forked=False), tuple(findings)
+    running = next_log_hash(LOG_START_HASH, said.offset, said.raw)
+    window = running[:HASH_PREFIX]
+    return replace(state, keys=keys, forked=False, running_hash=running, window=window), tuple(findings)
 
 
 def interpolates(record: KeyRecord) -> bool:

@@ -28,5 +28,11 @@ OPERATOR: Final = (
     "nothing, what is in it is whole"
 )
 
+CHECKPOINT: Final = (
+    "ask every replica for its key records (python -m signer_service key-records), and have provision --key-records "
+    "make the roster of the next log generation from the newest; delete and move nothing, the shares are whole"
+)
+"""The operator went on from a key record that was not the newest."""
+
 PREFIX: Final = "the topic prefix is not what it was: set it back; delete and move nothing, the shares are whole"
 """Key records are attested for the name of a topic: under another one nobody believes them."""

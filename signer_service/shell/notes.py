@@ -44,6 +44,7 @@ _WARN: Final = frozenset(
         "ready-refused",
         "roster-file-refused",
         "share-missing",
+        "share-of-another-history",
     }
 )
 _ALARM: Final = frozenset({"ceremony-log-lost", "log-forked", "protocol-version", "roster-alarm"})

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from common.ids import Epoch, Offset
 from common.wire import codec
-from common.wire.messages import Deal, Envelope, Erased, KeyRecord, Ready, Roster
+from common.wire.messages import Deal, Envelope, Erased, HealRequest, KeyRecord, Ready, Roster
 from signer_service.audit.facts import Problem, Report
 from signer_service.protocol.fold import fold
 from signer_service.protocol.log_state import LogState
@@ -142,6 +142,32 @@ def test_a_fork_that_the_operator_settled_is_told_and_held_against_nobody() -> N
     (told,) = [each for each in report.remarks if each.what == "log-forked"]
     assert told.detail.endswith(f"settled by the operator at offset {len(log)}")
     assert [each.what for each in report.keys[0].epochs] == ["generate", "refresh", "checkpoint"]
+
+
+def test_after_a_new_log_generation_seats_are_checked_against_the_hash_that_began_anew_with_it() -> None:
+    trust = playbook.House().trust
+    record = next(each for each in reversed(short_log()) if is_key_record(each))
+    checkpoint = codec.decode(record, Envelope).payload
+    raw = playbook.House().roster(2, (1, 2, 3), version=2, log_generation=2, checkpoints=(checkpoint,))
+    log = [*short_log(), playbook.say(1, codec.decode(raw, Roster), LogState())]
+    begun = len(log) - 1
+    state = LogState()
+    for raw in log:
+        state = fold(state, Offset(state.offset + 1), raw, trust).state
+    # What was before is another history to a seat that was shown something else; that is settled.
+    shown_other = replace(state, offset=Offset(begun - 1), running_hash=bytes([7]) * 64)
+    for seat, place in ((2, state), (3, shown_other)):
+        log.append(playbook.say(seat, HealRequest(playbook.KEY, state.keys[playbook.KEY].epoch), place))
+    report = audited(log)
+    assert report.problem is None
+    for raw in log[begun + 1 :]:
+        state = fold(state, Offset(state.offset + 1), raw, trust).state
+    assert (report.running_hash, state.forked) == (state.running_hash, False)
+    log[begun + 1] = log[begun + 1][:-1] + bytes([log[begun + 1][-1] ^ 1])
+    log.append(playbook.say(2, HealRequest(playbook.KEY, state.keys[playbook.KEY].epoch), state))
+    found = problem(audited(log))
+    assert (found.code, found.offset) == ("log-forked", len(log) - 1)
+    assert f"records of offsets {begun}" in found.detail or f"records of offsets {begun + 1}" in found.detail
 
 
 def is_key_record(raw: bytes) -> bool:
