@@ -7,7 +7,8 @@
 ``dependencies``   caps, deadlines, origin       ``problems``      the one table from errors to statuses
 ``middleware``     ids, host, counts             ``health``        what a probe is told
 ``gateway/``       futures and Kafka             ``correlation``   sans-IO: what ends a request, and when to ask again
-``web/``           templates, style sheet and scripts   ``sockets``        WebSockets under uvicorn
+``sockets``        WebSockets under uvicorn      ``attendance``    how many there are, and which makes room
+``web/``           templates, style sheet and scripts
 ``client``, ``cli``, ``commands/``, ``demo/``    users of the API: of the above they import ``token_file`` at most
 
 This package never imports ``signer_service``: the image of a pod holds no code that touches a share.

@@ -23,6 +23,7 @@ from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.observability.spans import Spans
 from rest_api import problems
+from rest_api.attendance import Sockets
 from rest_api.callers import Callers
 from rest_api.dependencies import Batches, Bodies, Services
 from rest_api.direct import DirectRoutes
@@ -33,7 +34,6 @@ from rest_api.models import REQUESTS
 from rest_api.problems import Problem
 from rest_api.routes import cluster, health, keys, page, sign, sign_ws
 from rest_api.settings import Settings
-from rest_api.sockets import Sockets
 from rest_api.trust_files import TrustFiles, read_trust_files
 from rest_api.turns import InTurn, Turns
 

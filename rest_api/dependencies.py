@@ -20,12 +20,12 @@ from common.observability.metrics import Metrics
 from common.observability.spans import Spans
 from common.observability.tracing import TraceContext
 from common.wire.messages import MAX_DEADLINE_MS
+from rest_api.attendance import Sockets
 from rest_api.callers import Caller, Callers, NeverFits, TooFast, UnknownCaller
 from rest_api.gateway.core import Gateway
 from rest_api.gateway.outbox import new_uuid
 from rest_api.problems import Problem, invalid, invalid_prefix
 from rest_api.settings import Settings
-from rest_api.sockets import Sockets
 from rest_api.turns import WAITED_S, Turns
 
 BODY_CAP: Final = 512 * 1024
@@ -74,7 +74,7 @@ class Batches:
 
 
 class Bodies:
-    """How much of bodies that are still coming may be held, all of them together.
+    """How much of bodies and messages that are still coming may be held, all of them together.
 
     The first ``FREE`` bytes of each count for nothing, so that whoever fills this with large bodies that never end
     keeps nobody else from signing a short message.
@@ -103,7 +103,7 @@ class Bodies:
         try:
             yield grow
         finally:
-            self._held -= held
+            grow(0)
 
 
 @dataclass(frozen=True, slots=True)

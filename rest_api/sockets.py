@@ -1,15 +1,15 @@
-"""WebSockets under uvicorn: its options, a goodbye that waits for answers, and how many there may be.
+"""WebSockets under uvicorn: its options, a goodbye that waits for answers, and what a client can make one hold.
 
 uvicorn ends each WebSocket at once when the server stops, whatever is still to come on it. Ours are ended by the
 application, which knows: it sends the answers that are under way, then a close frame with a reason.
 
-It also takes all messages that one read brings, however many, any number of empty fragments, and answers each ping
-whether or not anybody takes the answers: each of these is memory that a stranger fills with a few bytes a piece.
+It also takes all messages that one read brings, however many, any number of empty fragments and pings, waits for ever
+for the rest of a message, and for a client to take what it was sent before the connection closes: each of these is time
+or memory that costs a stranger a few bytes. How many WebSockets there may be, ``attendance``.
 """
 
 import asyncio
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -21,19 +21,25 @@ MAX_FRAME_BYTES: Final = 512 * 1024
 PING_EVERY_S: Final = 20.0
 PONG_WITHIN_S: Final = 45.0
 """More than the longest deadline: while a window is full nothing is read, a pong neither."""
-MOST_CONNECTIONS: Final = 512
 SLICE_BYTES: Final = 1024
 """As much is parsed at a time. A read may bring 256 KiB, which could be forty thousand messages."""
 MOST_FRAGMENTS: Final = 512
 """Of one message. Browsers send whole ones, or pieces of kilobytes."""
 MOST_CONTROL_FRAMES: Final = 256
 """Pings, and pongs that nobody asked for, between two pings of ours (20 s). Programs send a few, browsers none."""
+MESSAGE_WITHIN_S: Final[float] = 31.0
+"""From the first byte of a message that we hold to its last, as for a body."""
 END_WITHIN_S: Final[float] = 20.0
 """From a goodbye, whoever says it, to the end: 10 s for the other's goodbye, and as long to take what is on its way."""
 
+TRY_AGAIN: Final = 1013
 CONNECTION: Final = "signer_flow.connection"
 """Of a WebSocket's scope: its ``SignSocketProtocol``."""
 _NO_UPGRADE: Final = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
+
+
+def _anything(_: int) -> bool:
+    return True
 
 
 class SignSocketProtocol(WebSocketsSansIOProtocol):
@@ -44,13 +50,18 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
         self._unparsed = bytearray()
         self._control_frames = 0
         self._end_timer: asyncio.TimerHandle | None = None
+        self._message_timer: asyncio.TimerHandle | None = None
+        self.may_hold: Callable[[int], bool] = _anything
+        """Told how many bytes of an unfinished message there are. False: that is too much."""
         self.over: asyncio.Future[None] = self.loop.create_future()
         """Done when the connection is lost: the application may be busy with one message, and not at the next."""
 
     def connection_lost(self, exc: Exception | None) -> None:
         """It is over."""
-        if self._end_timer is not None:
-            self._end_timer.cancel()
+        for timer in (self._end_timer, self._message_timer):
+            if timer is not None:
+                timer.cancel()
+        self.may_hold(0)
         if not self.over.done():
             self.over.set_result(None)
         super().connection_lost(exc)
@@ -81,6 +92,36 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
             super().data_received(part)
             if self.conn.handshake_exc is not None:
                 self._refuse_head()
+        self._watch_message()
+
+    def _watch_message(self) -> None:
+        """A message that has begun is memory of ours until it is whole: it has to end in time, and share a budget."""
+        held = (
+            0 if self.disconnected or self.close_sent else len(self.conn.reader.buffer) + (self.conn.current_size or 0)
+        )
+        if not self.may_hold(held):
+            self._fail(TRY_AGAIN, "too many large messages are on their way to this pod")
+            return
+        # While nothing is read it is we who keep the other side waiting.
+        if held == 0 or self.read_paused:
+            if self._message_timer is not None:
+                self._message_timer.cancel()
+                self._message_timer = None
+        elif self._message_timer is None:
+            self._message_timer = self.loop.call_later(MESSAGE_WITHIN_S, self._message_too_slow)
+
+    def _message_too_slow(self) -> None:
+        self._message_timer = None
+        self._fail(1008, "the message did not come in time")
+        self._watch_end()
+
+    def cut(self) -> None:
+        """End the connection, to make room for others."""
+        if self.handshake_complete:
+            self._fail(TRY_AGAIN, "this pod has no room for idle connections; come again later")
+            self._watch_end()
+        else:
+            self.transport.abort()
 
     def _refuse_head(self) -> None:
         """Say what is wrong with a head that ``websockets`` does not take: uvicorn would neither answer it nor end."""
@@ -183,28 +224,3 @@ UVICORN: Final[dict[str, Any]] = {
     "ws_per_message_deflate": False,
 }
 """Keyword arguments of ``uvicorn.Config``."""
-
-
-class Sockets:
-    """The WebSockets that are open on this pod."""
-
-    def __init__(self, most: int = MOST_CONNECTIONS) -> None:
-        self._most = most
-        self._open = 0
-
-    def full(self) -> bool:
-        """Whether no further one should be taken."""
-        return self._open >= self._most
-
-    def count(self) -> int:
-        """How many there are."""
-        return self._open
-
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count a connection while it is open."""
-        self._open += 1
-        try:
-            yield
-        finally:
-            self._open -= 1

@@ -20,9 +20,11 @@ that message alone; 429 and 503 say in ``retry_after_s`` when to try again. ``Re
 of the upgrade request hold for every message.
 
 Bounds: a message has at most 64 KiB; 64 are under way on a connection, and further ones are read when there is room (so
-read answers while you send); a frame above 512 KiB closes the connection (1009). Whoever answers no ping within 45 s is
-cut off. Close codes of ours: 1001, this pod is going away (messages without an answer may have been signed; connect
-again), and 1011, an internal error. An upgrade that is refused gets the problem as its HTTP answer.
+read answers while you send). A frame above 512 KiB closes the connection (1009), and so does a message that takes more
+than 31 s to come, or more than 256 pings in 20 s (1008). Whoever answers no ping within 45 s is cut off. Close codes of
+ours: 1001, this pod is going away (messages without an answer may have been signed; connect again); 1013, there is no
+room: nothing was under way on this one, and another one came, or too much is on its way to the pod; and 1011, an
+internal error. An upgrade that is refused gets the problem as its HTTP answer.
 """
 
 import asyncio
@@ -87,7 +89,7 @@ async def sign_ws(socket: WebSocket) -> None:
     except Problem as refused:
         await socket.send_denial_response(problems.respond(refused, own_id))
         return
-    with sockets.one():
+    with sockets.one(connection), services(socket).bodies.one() as connection.may_hold:
         await socket.accept()
         await _Session(socket, connection, timeout_ms).run()
 
@@ -101,7 +103,10 @@ class _Session:
 
     def __init__(self, socket: WebSocket, connection: SignSocketProtocol, timeout_ms: int) -> None:
         self._socket = socket
+        self._connection = connection
         self._over = connection.over
+        self._sockets = services(socket).sockets
+        self._under_way = 0
         self._timeout_ms = timeout_ms
         self._authorization: str | None = None
         self._gateway = services(socket).gateway
@@ -190,11 +195,13 @@ class _Session:
         authorization = f"Bearer {asked.token}"
         caller = identify(self._socket, authorization)
         self._authorization = authorization
+        self._sockets.known(self._connection)
         self._answer({"id": client_id, "principal": caller.principal}, 200, began)
 
     async def _sign(self, client_id: str, value: dict[str, Any], request_id: RequestId, began: float) -> None:
         socket = self._socket
         caller = identify(socket, self._authorization)
+        self._sockets.known(self._connection)
         asked = parse_item(SocketRequest, value)
         try:
             message = message_of(asked.text, asked.data)
@@ -219,8 +226,10 @@ class _Session:
             window.release()
             raise of_unavailable(error) from None
         future.add_done_callback(lambda _: window.release())
+        self._owe(1)
 
         def done(future: asyncio.Future[Result]) -> None:
+            self._owe(-1)
             if span is not None:
                 span.end(outcome_code(future.result()))
             if not self._gone:
@@ -239,12 +248,23 @@ class _Session:
             return timeout_ms
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_ms / 1000
+        self._owe(1)
         try:
             async with asyncio.timeout_at(ends_at):
                 await window.acquire()
         except TimeoutError:
             raise Problem("in-flight-limit", "there was no room for this message; it was not sent") from None
+        finally:
+            self._owe(-1)
         return max(1, int((ends_at - loop.time()) * 1000))
+
+    def _owe(self, change: int) -> None:
+        """So many more signatures are to come on this connection."""
+        self._under_way += change
+        if self._under_way == 0:
+            self._sockets.idle(self._connection)
+        else:
+            self._sockets.busy(self._connection)
 
     def _begin_span(self) -> Span | None:
         """A trace of its own for each message, linked to the connection's: a connection lives for hours."""

@@ -1,22 +1,22 @@
 """What a stranger may do to WebSockets and to those who have one: heads, ends, pings, places, halves of messages."""
 
 import asyncio
+import contextlib
 import json
 
 import pytest
 
 from rest_api import sockets
+from rest_api.attendance import Sockets
+from rest_api.dependencies import Bodies
+from rest_api.routes import sign_ws
 from tests.brokers import until
 from tests.rest_api.connections import connected
-from tests.rest_api.test_websocket import LONG, ask, hold, let_go, raw_socket, socket, still_serves
+from tests.rest_api.test_websocket import LONG, UPGRADE, ask, closed, hold, let_go, raw_socket, socket, still_serves
 from tests.rest_api.world import Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
 BOUND_S = 30.0
-UPGRADE = (
-    b"GET /sign/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
-)
 
 
 @pytest.mark.parametrize(
@@ -152,3 +152,130 @@ async def test_who_leaves_keeps_the_places_of_what_he_asked_and_waits_for_no_mor
         let_go(own_world, held)
         await until(lambda: not window.locked(), "the places are free again", BOUND_S)
         await still_serves(pod)
+
+
+class Visitor:
+    """A connection that notes its end."""
+
+    def __init__(self) -> None:
+        self.gone = False
+
+    def cut(self) -> None:
+        self.gone = True
+
+
+def test_strangers_make_room_first_then_who_has_been_idle_longest_and_never_who_is_owed_a_signature() -> None:
+    registry, visitors = Sockets(4), [Visitor() for _ in range(7)]
+    busy, idle, lately, stranger, *more = visitors
+
+    def gone() -> list[int]:
+        return [number for number, each in enumerate(visitors) if each.gone]
+
+    with contextlib.ExitStack() as stack:
+        for each in (stranger, busy, lately, idle):
+            stack.enter_context(registry.one(each))
+        for each in (busy, idle, lately):
+            registry.known(each)
+            registry.busy(each)
+        registry.idle(idle)
+        registry.idle(lately)
+        registry.busy(stranger)  # it is none: nobody has said who is there
+        for each, expected in zip(more, ([3], [3, 4], [3, 4, 5]), strict=True):
+            stack.enter_context(registry.one(each))
+            assert gone() == expected
+        registry.known(more[-1])
+        with registry.one(Visitor()):
+            assert gone() == [1, 3, 4, 5]
+            assert registry.count() == 4
+        assert not registry.full()
+        for each in (lately, more[-1]):
+            registry.busy(each)
+        with registry.one(last := Visitor()):
+            registry.known(last)
+            registry.busy(last)
+            assert registry.full()
+        assert not busy.gone
+    assert registry.count() == 0
+
+
+async def test_idle_sockets_keep_nobody_out(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They answer every ping, and would stay for ever."""
+    registry = pod.server.config.app.state.services.sockets  # type: ignore[union-attr]
+    await until(lambda: registry.count() == 0, "those of before are gone", BOUND_S)
+    monkeypatch.setattr(registry, "_most", 8)
+    async with contextlib.AsyncExitStack() as stack:
+        used = await stack.enter_async_context(socket(pod))
+        assert "signature" in await ask(used, {"id": "a", "text": "a"})
+        idle = [await stack.enter_async_context(socket(pod)) for _ in range(20)]
+        assert await closed(idle[0]) == (1013, "this pod has no room for idle connections; come again later")
+        await still_serves(pod)
+        assert registry.count() <= 8
+        assert "signature" in await ask(used, {"id": "b", "text": "b"})
+
+
+async def test_a_message_that_begins_and_never_ends_ends_its_connection(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "MESSAGE_WITHIN_S", 0.5)
+    half = bytes([0x81, 0xFE, 0x10, 0, 0, 0, 0, 0]) + b" " * 100
+    for said in (half, bytes([0x01, 0x81, 0, 0, 0, 0]) + b" ", masked(TEXT, b"{}") * 3 + half):
+        reader, writer = await raw_socket(pod)
+        try:
+            writer.write(said)
+            async with asyncio.timeout(BOUND_S):
+                assert (await reader.read()).endswith(b"the message did not come in time")
+        finally:
+            writer.transport.abort()
+    await still_serves(pod)
+
+
+async def test_who_waits_for_us_with_half_a_message_is_not_told_that_he_is_slow(
+    pod: Pod, shared_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sockets, "MESSAGE_WITHIN_S", 0.3)
+    held = hold(shared_world)
+    reader, writer = await raw_socket(pod, LONG)
+    loop = asyncio.get_running_loop()
+    try:
+        await reader.readuntil(b"\r\n\r\n")
+        message = masked(TEXT, b'{"id": "a", "text": "held"}')
+        writer.write(message * (sign_ws.WINDOW + 1) + message[:-1])
+        await until(lambda: pod.gateway.pending() == sign_ws.WINDOW, "the window is full", BOUND_S)
+        later = loop.time() + 0.6
+        await until(lambda: loop.time() > later, "more time than a message has")
+        let_go(shared_world, held)
+        writer.write(message[-1:])
+        got = bytearray()
+        async with asyncio.timeout(BOUND_S):
+            while got.count(b'"signature"') < sign_ws.WINDOW + 2:
+                part = await reader.read(65536)
+                assert part, bytes(got[-200:])
+                got += part
+    finally:
+        writer.transport.abort()
+
+
+async def test_large_messages_that_never_end_share_the_budget_of_bodies(
+    pod: Pod, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Bodies, "MOST", 200_000)
+    bodies = pod.server.config.app.state.services.bodies  # type: ignore[union-attr]
+    large = bytes([0x81, 0xFF, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0]) + b" " * 190_000
+    _, first = await raw_socket(pod)
+    reader, second = await raw_socket(pod)
+    try:
+        first.write(large)
+        await until(lambda: bodies._held > 150_000, "most of it is held", BOUND_S)
+        await reader.readuntil(b"\r\n\r\n")
+        second.write(large)
+        # Its reset may overtake what it is told: it goes on sending.
+        with contextlib.suppress(ConnectionError):
+            async with asyncio.timeout(BOUND_S):
+                told = await reader.read()
+            assert told.endswith(b"too many large messages are on their way to this pod")
+        assert bodies._held <= 200_000
+        await still_serves(pod)
+    finally:
+        for each in (first, second):
+            each.transport.abort()
+    await until(lambda: bodies._held == 0, "nothing is held for who has gone", BOUND_S)

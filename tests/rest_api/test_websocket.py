@@ -6,7 +6,8 @@ import contextlib
 import hashlib
 import json
 import socket as network
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import orjson
@@ -291,7 +292,15 @@ async def test_all_websockets_together_leave_half_of_the_places_to_requests(own_
                 assert "signature" in await answer(each)
 
 
-async def raw_socket(pod: Pod) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+UPGRADE = (
+    b"GET /sign/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n"
+)
+
+
+async def raw_socket(
+    pod: Pod, headers: Mapping[str, str] = MappingProxyType({})
+) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     """An open WebSocket whose other end does nothing by itself: it answers no ping and reads no further than told."""
     plain = network.socket()
     # Little of what we do not read fits on our side, so the other side has to keep the rest.
@@ -299,10 +308,8 @@ async def raw_socket(pod: Pod) -> tuple[asyncio.StreamReader, asyncio.StreamWrit
     plain.setblocking(False)
     await asyncio.get_running_loop().sock_connect(plain, ("127.0.0.1", int(pod.url.rpartition(":")[2])))
     reader, writer = await asyncio.open_connection(sock=plain, limit=4096)
-    writer.write(
-        b"GET /sign/ws HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\nSec-WebSocket-Version: 13\r\n\r\n"
-    )
+    more = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    writer.write(UPGRADE + more.encode() + b"\r\n")
     assert b" 101 " in await reader.readline()
     return reader, writer
 
@@ -388,17 +395,21 @@ async def test_a_wrong_deadline_gets_no_connection(pod: Pod, given: str) -> None
     assert refused.value.response.status_code == 422
 
 
-async def test_connections_are_bounded(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pod.server.config.app.state.services.sockets, "_most", 1)  # type: ignore[union-attr]
+async def test_connections_are_bounded(pod: Pod, shared_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = pod.server.config.app.state.services.sockets  # type: ignore[union-attr]
+    monkeypatch.setattr(registry, "_most", 1)
+    held = hold(shared_world)
     async with socket(pod) as opened:
-        assert "signature" in await ask(opened, {"id": "a", "text": "a"})
+        await opened.send(json.dumps({"id": "a", "text": "held"}))
+        await until(lambda: bool(held), "it is under way")
         with pytest.raises(InvalidStatus) as refused:
             async with socket(pod):
                 pass
         assert refused.value.response.status_code == 503
         assert "retry-after" in refused.value.response.headers
-    registry = pod.server.config.app.state.services.sockets  # type: ignore[union-attr]
-    await until(lambda: not registry.full(), "the place is free again")
+        let_go(shared_world, held)
+        assert "signature" in await answer(opened)
+    await until(lambda: registry.count() == 0, "the place is free again")
     async with socket(pod) as opened:
         assert "signature" in await ask(opened, {"id": "a", "text": "a"})
 

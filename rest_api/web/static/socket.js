@@ -6,6 +6,8 @@
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 20_000;
+const TRY_AGAIN_LATER = 1013;
+const PATIENT_FAILURES = 5;
 const STABLE_AFTER_MS = 5_000;
 const OPEN_WITHIN_MS = 10_000;
 // Longer than any deadline of the service: a connection that is so long silent is dead, whatever the system says.
@@ -66,6 +68,8 @@ export class Connection {
     socket.onmessage = (event) => this.#receive(event.data);
     socket.onclose = (event) => {
       clearTimeout(patience);
+      // No room for a connection that asks nothing: many that come again at once would drive each other out.
+      if (event.code === TRY_AGAIN_LATER) this.#failures = Math.max(this.#failures, PATIENT_FAILURES);
       this.#end(socket, event.reason);
     };
   }

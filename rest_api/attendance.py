@@ -1,0 +1,69 @@
+"""How many WebSockets there may be, and which of them goes when one more comes.
+
+As with connections (``doors``): refusing the newest would let whoever takes all places keep everybody else out. First
+goes one on which nobody has said who he is or asked for anything, then one on which nothing is under way; of these the
+one that has been so for longest. Whoever is owed a signature stays.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rest_api.doors import Waiting
+
+MOST_CONNECTIONS: Final = 512
+
+
+class Sockets:
+    """The WebSockets that are open on this pod.
+
+    Args:
+        most: How many there may be.
+    """
+
+    def __init__(self, most: int = MOST_CONNECTIONS) -> None:
+        self._most = most
+        self._strangers: dict[Waiting, None] = {}
+        self._idle: dict[Waiting, None] = {}
+        self._busy: set[Waiting] = set()
+
+    def full(self) -> bool:
+        """Whether no further one should be taken: on each of so many there is something under way."""
+        return len(self._busy) >= self._most
+
+    def count(self) -> int:
+        """How many there are."""
+        return len(self._strangers) + len(self._idle) + len(self._busy)
+
+    @contextmanager
+    def one(self, connection: Waiting) -> Iterator[None]:
+        """Count a connection while it is open; another one is cut for it, if there are too many."""
+        if self.count() >= self._most and (line := self._strangers or self._idle):
+            longest = next(iter(line))
+            del line[longest]
+            longest.cut()
+        self._strangers[connection] = None
+        try:
+            yield
+        finally:
+            self._strangers.pop(connection, None)
+            self._idle.pop(connection, None)
+            self._busy.discard(connection)
+
+    def known(self, connection: Waiting) -> None:
+        """It was said who is there."""
+        if connection in self._strangers:
+            del self._strangers[connection]
+            self._idle[connection] = None
+
+    def busy(self, connection: Waiting) -> None:
+        """Something is under way on it."""
+        if connection in self._idle:
+            del self._idle[connection]
+            self._busy.add(connection)
+
+    def idle(self, connection: Waiting) -> None:
+        """Nothing is any more."""
+        if connection in self._busy:
+            self._busy.discard(connection)
+            self._idle[connection] = None
