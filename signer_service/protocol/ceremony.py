@@ -273,11 +273,9 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
     published = dict(state.soft.published)
     if seen is not None and (seen == key.current.record or seen.epoch > key.epoch):
         published[key_id] = (seen.epoch, now)
-    elif seen is not None and seen.epoch == key.epoch and not state.may_speak:
-        published[key_id] = (
-            key.epoch,
-            now,
-        )  # Of the other side of a fork: two who write over each other decide nothing.
+    elif seen is not None and seen.epoch == key.epoch and state.in_doubt:
+        # Of the other side of a fork: two who write over each other decide nothing.
+        published[key_id] = (key.epoch, now)
     elif (
         key_id in published
         and published[key_id][0] <= key.epoch

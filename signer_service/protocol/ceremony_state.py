@@ -260,6 +260,11 @@ class CeremonyState:
         return file is not None and (known is None or known.log_generation < file.log_generation)
 
     @property
+    def in_doubt(self) -> bool:
+        """Whether the log is not to be written to until a person has done something about it."""
+        return self.soft.lost or self.log.halted_by > 0 or self.log.forked
+
+    @property
     def may_bring_roster(self) -> bool:
         """Whether a newer roster may be appended to the log."""
         return self.soft.caught_up and not (self.soft.lost or self.log.halted_by)
@@ -267,4 +272,4 @@ class CeremonyState:
     @property
     def may_speak(self) -> bool:
         """Whether the log may be written to: all read, and no doubt about it. Signing does not depend on it."""
-        return self.may_bring_roster and not self.log.forked
+        return self.soft.caught_up and not self.in_doubt

@@ -189,6 +189,11 @@ class Ceremonies:
                 continue
             if self.turned_back.is_set() and isinstance(event, LogRecord):
                 continue  # from where we read no more
+            if isinstance(event, CaughtUp) and self._state.soft.anchoring is None and not self.copies.shown:
+                # First what stands on the keys topic: who may write there is not to write an older copy over a newer.
+                self.copies.show()
+                self.feed(event)
+                continue
             done = ceremony.step(self._state, event, self._sources.now(), self._sources.entropy)
             self._state = done.state
             self._alarm.set(done.wake_at)
@@ -211,7 +216,6 @@ class Ceremonies:
         self._show_alarms()
         if caught_up:
             self.caught_up.set()
-            self.copies.show()
 
     def _look_for_garbage(self, event: LogRecord, notes: tuple[Note, ...]) -> None:
         for note in notes:

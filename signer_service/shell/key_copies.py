@@ -56,6 +56,11 @@ class KeyCopies:
         """What was collected, by key."""
         return {key_id: [each.value for each in reversed(kept)] for key_id, kept in (self._kept or {}).items()}
 
+    @property
+    def shown(self) -> bool:
+        """Whether copies are looked at as they come."""
+        return self._kept is None
+
     def show(self) -> None:
         """The log was read: now the machine can tell whether a copy is right. A wrong one it writes anew."""
         kept, self._kept = self._kept or {}, None
