@@ -82,14 +82,20 @@ def going(signers: int, was: int, pods_of: str) -> str:
     """
     if was > signers:
         return f"signer {was}"
-    names = (f"{pods_of}-{ordinal}" for ordinal in range(signers, MOST_SIGNERS)) if pods_of else ()
-    return next((name for name in names if resolves(f"{name}.{pods_of}")), "")
+    if not pods_of:
+        return ""
+    there = {ordinal: resolves(f"{pods_of}-{ordinal}.{pods_of}") for ordinal in (0, *range(signers, MOST_SIGNERS))}
+    found = next((ordinal for ordinal, is_there in there.items() if ordinal and is_there), None)
+    if found is not None:
+        return f"{pods_of}-{found}"
+    # Where nobody answers for names outside the cluster, none that is not there is denied: one that is there tells.
+    return f"a pod of {pods_of} (DNS does not tell)" if None in there.values() and not there[0] else ""
 
 
-def resolves(host: str) -> bool:
-    """Whether there is such a name; true also where nobody can tell now."""
+def resolves(host: str) -> bool | None:
+    """Whether there is such a name; None where nobody can tell now."""
     try:
         socket.getaddrinfo(host, None)
     except socket.gaierror as error:
-        return error.errno not in {socket.EAI_NONAME, socket.EAI_NODATA}
+        return False if error.errno in {socket.EAI_NONAME, socket.EAI_NODATA} else None
     return True

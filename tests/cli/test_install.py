@@ -13,7 +13,7 @@ from common import ed25519
 from common.errors import Unavailable
 from common.kafka.port import Ensured
 from rest_api.client import PublicKey
-from rest_api.commands.hand_on import going, resolves, still_held
+from rest_api.commands.hand_on import going, still_held
 from rest_api.commands.install import _while_away, unsettled
 from rest_api.commands.topics import _waiting
 from tests.cli.running import cli
@@ -131,23 +131,38 @@ def test_a_pod_that_has_read_no_record_of_a_key_does_not_say_that_nobody_holds_i
     assert still_held(cluster, [key_of(5)], 3) == "default by 5"
 
 
-def test_who_goes_is_known_by_the_number_of_before_or_by_the_names_of_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rollback's Job was rendered long ago, and does not know how many there are now."""
-    there = {f"sf-signer-{ordinal}.sf-signer" for ordinal in range(5)}
+class Names:
+    """DNS of a cluster."""
 
-    def look_up(host: str, port: None) -> list[object]:
-        if host == "a.cut-off":
-            raise socket.gaierror(socket.EAI_AGAIN, "try again")
-        if host not in there:
-            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, pods: int, otherwise: int) -> None:
+        self.there = {f"sf-signer-{ordinal}.sf-signer" for ordinal in range(pods)}
+        self.otherwise = otherwise
+        monkeypatch.setattr(socket, "getaddrinfo", self)
+
+    def __call__(self, host: str, port: None) -> list[object]:
+        if host not in self.there:
+            raise socket.gaierror(self.otherwise, "says the resolver")
         return []
 
-    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+
+def test_who_goes_is_known_by_the_number_of_before_or_by_the_names_of_the_pods(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rollback's Job was rendered long ago, and does not know how many there are now."""
+    Names(monkeypatch, 5, socket.EAI_NONAME)
     assert going(3, 5, "") == "signer 5"
     assert going(3, 3, "") == ""
     assert going(3, 0, "sf-signer") == "sf-signer-3"
     assert going(5, 3, "sf-signer") == ""
-    assert resolves("a.cut-off"), "without DNS nobody can tell"
+
+
+def test_a_cluster_that_denies_no_name_is_asked_for_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a way out, its DNS fails for what it does not know; and without DNS nobody can tell."""
+    Names(monkeypatch, 3, socket.EAI_AGAIN)
+    assert going(3, 0, "sf-signer") == ""
+    assert going(2, 0, "sf-signer") == "sf-signer-2"
+    Names(monkeypatch, 0, socket.EAI_AGAIN)
+    assert "DNS does not tell" in going(3, 0, "sf-signer")
+    Names(monkeypatch, 0, socket.EAI_NONAME)
+    assert going(3, 0, "sf-signer") == "", "a first install that failed has no pods"
 
 
 @pytest.mark.anyio
