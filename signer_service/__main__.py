@@ -10,13 +10,16 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from common.collector import hold
 from common.errors import BadInput, SignerFlowError, Unavailable
 from common.stopping import leave_at_once
+
+if TYPE_CHECKING:
+    from signer_service.new_log import NewLog
 
 EXIT_FAULT: Final = 1
 EXIT_USAGE: Final = 2
@@ -61,6 +64,9 @@ def provision(
     replace_seat: Annotated[
         list[int] | None, typer.Option(help="Give this seat a new identity although the roster has one.")
     ] = None,
+    lower_threshold_from: Annotated[
+        int | None, typer.Option(metavar="T", help="Lower a threshold that is T now; without this none is lowered.")
+    ] = None,
     kubernetes: Annotated[
         str | None,
         typer.Option(metavar="NAME", help="In a pod: keep keys and roster in objects NAME-… of its namespace."),
@@ -71,6 +77,10 @@ def provision(
     key_records: Annotated[
         Path | None,
         typer.Option(help="The ceremony log is lost: begin another that goes on from these, printed by `key-records`."),
+    ] = None,
+    never_made: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="With --key-records: this key has no record, for no ceremony ever made it."),
     ] = None,
     topic_prefix: Annotated[str, typer.Option(help="With --key-records: what the system's topics begin with.")] = "",
 ) -> None:
@@ -85,7 +95,8 @@ def provision(
             threshold,
             tuple(provisioning.parse_key(text) for text in key or ()),
             frozenset(parse_index(seat) for seat in replace_seat or ()),
-            _records(key_records, out, topic_prefix, in_cluster=kubernetes is not None),
+            _new_log(key_records, never_made or [], out, topic_prefix, in_cluster=kubernetes is not None),
+            lower_threshold_from,
         )
         if kubernetes is None:
             done = provisioning.provision(out, plan, os.urandom)
@@ -103,28 +114,45 @@ def provision(
     raise typer.Exit(_guarded(make))
 
 
-def _records(path: Path | None, out: Path, prefix: str, *, in_cluster: bool) -> tuple[bytes, ...]:
+def _new_log(path: Path | None, never_made: list[str], out: Path, prefix: str, *, in_cluster: bool) -> "NewLog | None":
     if path is None:
-        return ()
+        if never_made:
+            raise BadInput("usage", "--never-made goes with --key-records")
+        return None
     if in_cluster:
         raise BadInput(
             "usage", "--key-records is for a folder with the operator's key and the roster (see the runbooks)"
         )
+    from common.ids import parse_key_id  # noqa: PLC0415
     from signer_service import key_records  # noqa: PLC0415
     from signer_service.shell.keystore import read_public_key  # noqa: PLC0415
 
     operator_key = read_public_key(out / "operator.pub", "operator public key")
-    return key_records.read_file(path, operator_key, prefix)
+    return key_records.read_file(path, operator_key, prefix, map(parse_key_id, never_made))
 
 
 @cli.command("key-records")
-def key_records_of_broker() -> None:
-    """Print the newest record of each key, for `provision --key-records`; configured by SIGNER_SERVICE_* as `run`."""
+def key_records_of_system(
+    epoch: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID:N", help="Take this epoch of a key and not the newest; may be repeated."),
+    ] = None,
+    own_state: Annotated[
+        bool, typer.Option("--own-state", help="Read this seat's state directory, too; the replica must be stopped.")
+    ] = False,
+) -> None:
+    """Print the newest record of each key, for `provision --key-records`; configured by SIGNER_SERVICE_* as `run`.
+
+    Which epochs they are, and which the seats say, goes to standard error. Refused where a seat knows a newer one.
+    """
 
     def read() -> int:
         from signer_service import key_records, settings  # noqa: PLC0415
 
-        return key_records.of_broker(settings.load(), typer.echo, lambda line: typer.echo(line, err=True))
+        asked = dict(key_records.parse_epoch(text) for text in epoch or ())
+        return key_records.of_system(
+            settings.load(), asked, typer.echo, lambda line: typer.echo(line, err=True), own_state=own_state
+        )
 
     raise typer.Exit(_guarded(read))
 

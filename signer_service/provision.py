@@ -21,10 +21,10 @@ from common.errors import BadInput
 from common.ids import Index, KeyId, parse_key_id
 from common.secret import Secret
 from common.trust import read_roster
-from common.wire import codec
 from common.wire.envelope import sign_roster
-from common.wire.messages import NO_SIGNATURE, KeyRecord, Roster, RosterKey, Seat
+from common.wire.messages import NO_SIGNATURE, Roster, RosterKey, Seat
 from common.wire.shapes import MAX_SEATS
+from signer_service.new_log import NewLog, log_to_be
 from signer_service.protocol.machine import Entropy
 from signer_service.protocol.roster_step import refuse_step
 from signer_service.shell import disk
@@ -44,8 +44,10 @@ class Plan:
     keys: tuple[tuple[KeyId, int], ...] = ()
     replace_seats: frozenset[Index] = frozenset()
     """Seats whose identity is to be made anew although the roster has one."""
-    key_records: tuple[bytes, ...] = ()
-    """The ceremony log is lost for good: another one goes on from these (``signer_service.key_records``)."""
+    new_log: NewLog | None = None
+    """The ceremony log is lost for good: another one goes on from these key records."""
+    lower_threshold_from: int | None = None
+    """The threshold that a key has and is to lose: without it none is lowered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +131,17 @@ class _Run:
             operator_private, operator_public = self._make_pair("operator")
         edge_keys = self._edge(old)
         seats = self._seats(old)
-        log_generation, checkpoints = self._log(old, keys, seats)
+        log = log_to_be(old, keys, seats, self._plan.new_log)
+        if log.line:
+            self._lines.append(log.line)
         wanted = Roster(
             version=old.version if old else 1,
             protocol_version=old.protocol_version if old else PROTOCOL_VERSION,
-            log_generation=log_generation,
+            log_generation=log.generation,
             seats=seats,
             keys=keys,
             edge_keys=edge_keys,
-            checkpoints=checkpoints,
+            checkpoints=log.checkpoints,
             signature=old.signature if old else NO_SIGNATURE,
         )
         if wanted == old:
@@ -194,6 +198,14 @@ class _Run:
             asked = {DEFAULT_KEY: self._plan.threshold}
         kept = {key_id: replace(key, threshold=asked.get(key_id, key.threshold)) for key_id, key in before.items()}
         for key_id, key in kept.items():
+            had = before[key_id].threshold
+            # Fewer machines to be owned by, for good, and mostly said by who forgot to say the old number again.
+            if key.threshold < had != self._plan.lower_threshold_from:
+                raise BadInput(
+                    "threshold",
+                    f"key {key_id} has threshold {had}, and with {key.threshold} fewer owned signers are the key: "
+                    f"if that is meant, say so with --lower-threshold-from {had} (chart: provision.lowerThresholdFrom)",
+                )
             if key.threshold > self._plan.signers:
                 raise BadInput(
                     "threshold",
@@ -241,28 +253,6 @@ class _Run:
         if path.exists():
             return ed25519.public_key(read_secret_key(path, "identity key"))
         return before.get(index, b"")
-
-    def _log(
-        self, old: Roster | None, keys: tuple[RosterKey, ...], seats: tuple[Seat, ...]
-    ) -> tuple[int, tuple[bytes, ...]]:
-        """Which ceremony log counts, and the key records that it goes on from."""
-        records = self._plan.key_records
-        if not records or (old is not None and records == old.checkpoints):
-            return (old.log_generation, old.checkpoints) if old else (1, ())
-        if old is None:
-            raise BadInput("key-records", "there is no roster to go on from: bring roster.avro for this run")
-        if (keys, seats) != (old.keys, old.seats):
-            # Two changes at once could not be told apart by who looks at what went wrong.
-            raise BadInput("key-records", "a new log is begun with the committee as it is: change that afterwards")
-        held = {codec.decode(raw, KeyRecord).key_id for raw in records}
-        missing = [key.key_id for key in keys if key.key_id not in held]
-        if missing:
-            # On the new log that key would be one that was never made.
-            raise BadInput("key-records", f"there is no record of {', '.join(missing)}: on a new log it would be lost")
-        self._lines.append(
-            f"log generation {old.log_generation + 1}: goes on from the records of {', '.join(sorted(held))}"
-        )
-        return old.log_generation + 1, records
 
     def _edge(self, old: Roster | None) -> tuple[bytes, ...]:
         private, public = self._out / "edge.key", self._out / "edge.pub"

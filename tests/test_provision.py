@@ -262,8 +262,27 @@ def test_a_step_that_no_ceremony_can_take_is_refused_with_the_way_to_go(tmp_path
 def test_five_seats_with_a_threshold_of_three_and_back_are_two_steps(tmp_path: Path) -> None:
     run(tmp_path, 3, 2)
     assert run(tmp_path, 5, 3).version == 2
-    roster = run(tmp_path, 3, 2)
+    roster = provision(tmp_path, Plan(3, 2, lower_threshold_from=3), os.urandom).roster
     assert (roster.version, [seat.index for seat in roster.seats], roster.keys[0].threshold) == (3, [1, 2, 3], 2)
+
+
+@pytest.mark.parametrize("said", [None, 2, 4])
+def test_a_threshold_is_lowered_only_by_who_says_what_it_was(tmp_path: Path, said: int | None) -> None:
+    run(tmp_path, 5, 3, "default:3", "other:4")
+    before = files(tmp_path)
+    for plan in (Plan(5, 2, lower_threshold_from=said), Plan(3, 2, lower_threshold_from=said)):
+        with pytest.raises(BadInput, match=r"key default has threshold 3, .* --lower-threshold-from 3"):
+            provision(tmp_path, plan, os.urandom)
+        assert files(tmp_path) == before
+    # It counts for a key that has this threshold, and for no other.
+    both = Plan(5, 2, (parse_key("default:2"), parse_key("other:2")), lower_threshold_from=3)
+    with pytest.raises(BadInput, match="key other has threshold 4"):
+        provision(tmp_path, both, os.urandom)
+    lowered = provision(tmp_path, Plan(5, 2, lower_threshold_from=3), os.urandom).roster
+    assert [(key.key_id, key.threshold) for key in lowered.keys] == [("default", 2), ("other", 4)]
+    # Said again, or left in somebody's values, it does nothing, and what is raised needs no word.
+    assert provision(tmp_path, Plan(5, 2, lower_threshold_from=3), os.urandom).roster == lowered
+    assert run(tmp_path, 5, 3).keys[0].threshold == 3
 
 
 def test_identities_of_so_many_seats_are_not_replaced_that_the_key_would_be_lost(tmp_path: Path) -> None:

@@ -357,3 +357,12 @@ def test_the_rules_and_the_dashboard_are_the_files_that_are_tested() -> None:
     for way, values in WAYS.items():
         if values != sets:
             assert not [each for each in objects(values) if each["kind"] in FOREIGN], way
+
+
+def test_a_threshold_to_be_lowered_is_said_to_provision_and_else_nothing_is() -> None:
+    (container,) = one("Job", f"{RELEASE}-provision", ("provision.lowerThresholdFrom=3",))["spec"]["template"]["spec"][
+        "containers"
+    ]
+    assert "--lower-threshold-from=3" in container["args"]
+    (container,) = one("Job", f"{RELEASE}-provision")["spec"]["template"]["spec"]["containers"]
+    assert not [each for each in container["args"] if "lower" in each]
