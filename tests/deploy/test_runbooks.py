@@ -1,7 +1,7 @@
 """Every command of the runbooks exists and names what the chart has; a runbook that is wrong is found out at night.
 
-The commands are not run here: that takes a cluster. What can be checked without one: options, names of objects,
-values of the chart, subcommands of our own programs, alerts and links.
+The commands are not run here: that takes a cluster, where tests/deploy/lifecycle.sh runs them as they stand. What can
+be checked without one: options, names of objects, values of the chart, subcommands of our own programs, alerts, links.
 """
 
 import re
@@ -16,11 +16,12 @@ from common.wire.topics import all_topics
 from rest_api import problems
 from rest_api.cli import program
 from signer_service.__main__ import cli as signer_cli
+from tests.deploy import runbook
 from tests.deploy.chart import RELEASE, Object, objects, yaml
+from tests.deploy.runbook import TEXT
 from tests.deploy.tools import CHART, ROOT, run
 
-TEXT = (ROOT / "k8s" / "runbooks.md").read_text()
-PARTS = dict(re.findall(r"^## (.+)\n((?:(?!^## ).*\n?)*)", TEXT, re.MULTILINE))
+PARTS = runbook.HEADINGS
 COMMANDS = re.findall(r"^    (\S.*)$", TEXT, re.MULTILINE)
 FIVE = ("committee.size=5", "committee.threshold=3")
 
@@ -288,6 +289,15 @@ def test_what_is_left_out_or_said_for_one_upgrade_does_not_stay_so() -> None:
     assert "upgradeCheck.enabled=false" not in TEXT
     part = PARTS["Suspected compromise"]
     assert part.index("replaceSeats={3}") < part.index("replaceSeats=null")
+
+
+def test_every_command_is_run_on_a_cluster_as_it_stands_or_left_out_with_a_reason() -> None:
+    """`lifecycle.sh` takes them out of the text by heading and part, so neither can change without the other."""
+    run_there = {line for line in runbook.run_by_script() if not runbook.left_out(line)}
+    assert {line for line in COMMANDS if not runbook.left_out(line)} <= run_there
+    for beginning, reason in runbook.LEFT_OUT.items():
+        assert reason
+        assert any(line.startswith(beginning) for line in COMMANDS), beginning
 
 
 def test_every_alert_has_a_runbook_that_names_it_and_no_other_is_named() -> None:
