@@ -164,11 +164,12 @@ def _check_succession(previous: KeyRecord, record: KeyRecord) -> None:
         raise BadInput("public-key-changed", "the public key of a key never changes", "public_key")
     if record.epoch < previous.epoch:
         raise BadInput("epoch-down", f"epoch {record.epoch} after epoch {previous.epoch}", "epoch")
-    if record.epoch == previous.epoch and _facts(record) != _facts(previous):
+    if record.epoch == previous.epoch and facts(record) != facts(previous):
         raise BadInput("epoch-conflict", f"two different records of epoch {record.epoch}", "epoch")
 
 
-def _facts(record: KeyRecord) -> KeyRecord:
+def facts(record: KeyRecord) -> KeyRecord:
+    """What two records of one epoch must agree in: any t holders sign it, any q Ready attest it."""
     return replace(record, attestations=(), signature=NO_SIGNATURE)
 
 
