@@ -7,6 +7,7 @@ line of JSON: how many connections were made, and how many the server ended.
 import argparse
 import asyncio
 import contextlib
+import itertools
 import json
 import resource
 import socket
@@ -23,7 +24,10 @@ UPGRADE: Final = (
 )
 AGAIN_S: Final = 1.0
 """Who was cut off waits so long before he comes again: a loop without a pause measures the loop."""
+SOON_S: Final = 0.02
 MADE_AT_ONCE: Final = 100
+_numbers: Final = itertools.count()
+"""Some attacks have two kinds, which take turns."""
 _LEVEL: Final = socket.SOL_SOCKET
 Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
@@ -80,7 +84,7 @@ async def half_a_body(ends: Ends) -> None:
 async def endless_body(ends: Ends) -> None:
     """Send a body without end, also after the answer."""
     reader, writer = ends
-    writer.write((HEAD if id(writer) % 2 else BATCH) + b"Transfer-Encoding: chunked\r\n\r\n")
+    writer.write((HEAD if next(_numbers) % 2 else BATCH) + b"Transfer-Encoding: chunked\r\n\r\n")
 
     async def pour() -> None:
         while True:
@@ -106,7 +110,7 @@ async def cut_in_the_middle(ends: Ends) -> None:
     _, writer = ends
     body = b'{"text": "%s"}' % (b"x" * 500)
     whole = HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
-    writer.write(whole[: len(whole) if id(writer) % 2 else len(whole) // 2])
+    writer.write(whole[: len(whole) if next(_numbers) % 2 else len(whole) // 2])
     with contextlib.suppress(ConnectionError):
         await writer.drain()
     writer.transport.abort()
@@ -114,19 +118,53 @@ async def cut_in_the_middle(ends: Ends) -> None:
 
 async def websocket_flood(ends: Ends) -> None:
     """Messages without number whose answers nobody reads."""
-    _, writer = ends
-    writer.write(UPGRADE)
+    writer = await _upgraded(ends)
     body = b'{"id": "%s", "text": "a"}' % (b"x" * 40)
     await _pour(writer, (bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body) * 50)
 
 
 async def websocket_fragments(ends: Ends) -> None:
-    """A message that never ends, in pieces; and pings, whose answers nobody reads."""
-    _, writer = ends
-    writer.write(UPGRADE + bytes([0x01, 0x80, 0, 0, 0, 0]))
-    piece = bytes([0x00, 0xFE, 0x03, 0xE8, 0, 0, 0, 0]) + b" " * 1000
-    ping = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + bytes(125)
-    await _pour(writer, piece + ping * 8)
+    """A message that never ends, in pieces."""
+    writer = await _upgraded(ends)
+    writer.write(bytes([0x01, 0x80, 0, 0, 0, 0]))
+    await _pour(writer, (bytes([0x00, 0xFE, 0x03, 0xE8, 0, 0, 0, 0]) + b" " * 1000) * 4)
+
+
+async def websocket_pings(ends: Ends) -> None:
+    """Pings, large or empty, whose answers nobody reads."""
+    writer = await _upgraded(ends)
+    ping = bytes([0x89, 0x80 | 125, 0, 0, 0, 0]) + bytes(125) if next(_numbers) % 2 else bytes([0x89, 0x80, 0, 0, 0, 0])
+    await _pour(writer, ping * (64 * 1024 // len(ping)))
+
+
+async def websocket_idle(ends: Ends) -> None:
+    """Nothing, or most of a large message, and then nothing."""
+    writer = await _upgraded(ends)
+    if next(_numbers) % 2:
+        writer.write(bytes([0x81, 0xFF, 0, 0, 0, 0, 0, 7, 0xFF, 0xFF, 0, 0, 0, 0]) + b" " * 500_000)
+    await _to_the_end(ends[0])
+
+
+async def websocket_leave(ends: Ends) -> None:
+    """Ask for as many signatures as one connection may, and go away at once, without a goodbye."""
+    writer = await _upgraded(ends)
+    body = b'{"id": "a", "text": "%s"}' % (b"x" * 40)
+    writer.write((bytes([0x81, 0x80 | len(body), 0, 0, 0, 0]) + body) * 64)
+    with contextlib.suppress(ConnectionError):
+        await writer.drain()
+
+
+async def _upgraded(ends: Ends) -> asyncio.StreamWriter:
+    """Open a WebSocket. What is sent before the answer is there would be dropped."""
+    reader, writer = ends
+    writer.write(UPGRADE)
+    try:
+        head = await reader.readuntil(b"\r\n\r\n")
+    except asyncio.IncompleteReadError:
+        head = b""
+    if b" 101 " not in head:
+        raise ConnectionAbortedError("no WebSocket")
+    return writer
 
 
 async def _pour(writer: asyncio.StreamWriter, data: bytes) -> None:
@@ -153,10 +191,16 @@ ATTACKS: Final[dict[str, tuple[Callable[[Ends], Awaitable[None]], float]]] = {
     "slow-reader": (slow_reader, 0.1),
     "cut-in-the-middle": (cut_in_the_middle, 0.02),
     "websocket-flood": (websocket_flood, 0.12),
-    "websocket-fragments": (websocket_fragments, 0.12),
+    "websocket-fragments": (websocket_fragments, 0.04),
+    "websocket-pings": (websocket_pings, 0.04),
+    "websocket-idle": (websocket_idle, 0.12),
+    "websocket-leave": (websocket_leave, 0.02),
 }
 """What each does, and on which part of the connections: five thousand that say nothing are many, fifty that never stop
 talking are, too."""
+
+LEAVE: Final = frozenset({"cut-in-the-middle", "websocket-leave"})
+"""Who goes by himself comes again at once."""
 
 
 async def attack(name: str, port: int, connections: int, seconds: float) -> Tally:
@@ -186,7 +230,7 @@ async def attack(name: str, port: int, connections: int, seconds: float) -> Tall
             finally:
                 if writer is not None:
                     writer.transport.abort()
-            await asyncio.sleep(AGAIN_S if name != "cut-in-the-middle" else 0.02)
+            await asyncio.sleep(SOON_S if name in LEAVE else AGAIN_S)
 
     tasks = [asyncio.create_task(one()) for _ in range(max(1, int(connections * part)))]
     await asyncio.sleep(seconds)

@@ -1,6 +1,7 @@
 """All rude clients at once against a running pod: others are served, probes are answered, and memory stays bounded."""
 
 import asyncio
+import contextlib
 from typing import Final
 
 import httpx
@@ -49,6 +50,31 @@ def test_rude_clients_of_every_kind_at_once_keep_nobody_from_being_served() -> N
         wait_until(lambda: signs(demo), BOUND_S, "signing goes on")
         assert "api 0" in demo.children()
         assert demo.children()["api 0"] == pid
+
+
+def test_what_an_attack_says_that_it_does_it_does() -> None:
+    """Against a server that takes everything: both kinds of those that have two, and frames after the upgrade."""
+    asked: set[bytes] = set()
+    frames: set[str] = set()
+
+    async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            asked.add(await reader.readuntil(b"\r\n"))
+            if b"Upgrade" in await reader.readuntil(b"\r\n\r\n"):
+                writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+                frames.add((await reader.readexactly(2)).hex())
+            while await reader.read(65536):
+                pass
+
+    async def all_of_them() -> None:
+        async with await asyncio.start_server(take, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            names = ("endless-body", *(name for name in ATTACKS if name.startswith("websocket-")))
+            await asyncio.gather(*(attack(name, port, 200, 1) for name in names))
+
+    asyncio.run(all_of_them())
+    assert {b"POST /v1/sign HTTP/1.1\r\n", b"POST /v1/sign/batch HTTP/1.1\r\n"} <= asked
+    assert frames == {"81bf", "0180", "89fd", "8980", "81ff"}
 
 
 def test_each_limit_can_be_broken() -> None:
