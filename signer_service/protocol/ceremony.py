@@ -43,6 +43,7 @@ from signer_service.protocol.ceremony_state import (
     CeremonyTiming,
     Draining,
     Event,
+    Hears,
     KeyCopySeen,
     LogLost,
     LogRecord,
@@ -132,6 +133,8 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
             state = _key_copy(state, key_id, copy, now)
         case SendFailed(record=record):
             state = _not_sent(state, record, now)
+        case Hears(hears=hears):
+            state = _hears(state, hears, now)
         case Tick():
             pass
     if state.soft.anchoring is not None:
@@ -296,6 +299,14 @@ def _not_sent(state: CeremonyState, record: CeremonyRecord, now: Instant) -> Cer
         del published[record.key_id]
         sent[ceremony_agenda.copy_tag(record.key_id, record.epoch)] = again
     return _soft(state, sent=sent, published=published)
+
+
+def _hears(state: CeremonyState, hears: bool, now: Instant) -> CeremonyState:
+    """Who was deaf has waited for nobody: patience begins anew once what was said meanwhile can arrive."""
+    if hears and state.soft.deaf:
+        since = {key_id: replace(each, at=now) for key_id, each in state.soft.since.items()}
+        return _soft(state, since=since, deaf=False)
+    return _soft(state, deaf=not hears)
 
 
 def _soft(state: CeremonyState, **changes: object) -> CeremonyState:

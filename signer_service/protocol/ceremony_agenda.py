@@ -116,7 +116,7 @@ def _attempt(state: CeremonyState, attempt: Attempt, todo: Agenda) -> None:
 
 def _vote(state: CeremonyState, attempt: Attempt, todo: Agenda) -> None:
     since = state.soft.since.get(attempt.key_id)
-    if state.seat not in attempt.voters or state.seat in attempt.votes or since is None:
+    if state.seat not in attempt.voters or state.seat in attempt.votes or since is None or state.soft.deaf:
         return
     if attempt.generate and attempt.phase is Phase.ANNOUNCE:
         return

@@ -63,6 +63,13 @@ class SendFailed:
     record: CeremonyRecord
 
 
+@dataclass(frozen=True, slots=True)
+class Hears:
+    """Whether this seat hears what is said on the broker. While it does not, it cannot know who is late."""
+
+    hears: bool
+
+
 Event: TypeAlias = (
     LogRecord
     | CaughtUp
@@ -71,6 +78,7 @@ Event: TypeAlias = (
     | RefreshAsked
     | KeyCopySeen
     | SendFailed
+    | Hears
     | PeersChanged
     | InternalSigned
     | Tick
@@ -208,6 +216,8 @@ class Soft:
 
     caught_up: bool = False
     lost: bool = False
+    deaf: bool = False
+    """What others say does not arrive: nobody is voted late."""
     live: Mapping[Index, Peer] = field(default_factory=dict)
     roster_raw: bytes = b""
     roster: Roster | None = None

@@ -25,6 +25,7 @@ from signer_service.protocol.ceremony_state import (
     CaughtUp,
     CeremonyState,
     Event,
+    Hears,
     LogLost,
     LogRecord,
     SendFailed,
@@ -33,6 +34,7 @@ from signer_service.protocol.ceremony_state import (
 from signer_service.protocol.ceremony_view import alarms, signing_view, unerased
 from signer_service.protocol.machine import Note, Outgoing, Tick, ToAudit, ToKeys, ToLog
 from signer_service.protocol.view import SigningView, ViewChanged
+from signer_service.shell.ears import Ears
 from signer_service.shell.journal import Saved, StateDir
 from signer_service.shell.key_copies import KeyCopies
 from signer_service.shell.names import Names
@@ -81,6 +83,7 @@ class Ceremonies:
         metrics: Metrics,
         tell: Callable[[tuple[Note, ...]], None],
         on_view: Callable[[ViewChanged], None],
+        ears: Ears,
     ) -> None:
         self._loop = loop
         self._sources = sources
@@ -96,6 +99,7 @@ class Ceremonies:
         self._metrics = metrics
         self._tell = tell
         self._on_view = on_view
+        self._ears = ears
         self._view: SigningView | None = None
         self._queue: asyncio.Queue[Event | _ReadAgain] = asyncio.Queue()
         self._alarm = Alarm(loop, sources, lambda: self.feed(Tick()))
@@ -183,7 +187,8 @@ class Ceremonies:
         notes: list[Note] = []
         caught_up = False
         live = self._state.soft.caught_up
-        for event in events:
+        # Before a clock that ran on while we stood still has its say.
+        for event in (*map(Hears, self._ears.news()), *events):
             if isinstance(event, _ReadAgain):
                 self.turned_back.clear()
                 continue

@@ -87,6 +87,7 @@ class PresenceInbox:
         skew: SkewMeter,
         sources: Sources,
         feed: Callable[[PeersChanged], None],
+        on_own_beat: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._topic = topic
@@ -98,6 +99,7 @@ class PresenceInbox:
         self._skew = skew
         self._sources = sources
         self._feed = feed
+        self._on_own_beat = on_own_beat
         self._twin: BootId | None = None
         self.own_beats = 0
         """How many of our own beats came back: our way to the broker and back is open."""
@@ -131,6 +133,7 @@ class PresenceInbox:
         seat = Index(opened.index)
         if seat == self._seat and opened.boot_id == self._boot_id:
             self.own_beats += 1
+            self._on_own_beat()
             if record.timestamp_ms is not None:
                 self._skew.sample(beat.sent_ms, record.timestamp_ms, self._sources.now())
         elif seat == self._seat and opened.boot_id != self._twin:

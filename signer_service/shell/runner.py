@@ -23,12 +23,13 @@ from common.wire.envelope import Signer
 from common.wire.messages import Accepted, Refused, Role, Roster, SignItem
 from signer_service.protocol import coordinator, participant
 from signer_service.protocol.ceremony_state import RosterFile
-from signer_service.protocol.machine import InternalSigned, Note, PeersChanged, RefreshAsked
+from signer_service.protocol.machine import InternalSigned, Note, PeersChanged, RefreshAsked, Tick
 from signer_service.protocol.refresh_decision import decide_refresh
 from signer_service.protocol.view import SigningView, ViewChanged
 from signer_service.shell import health
 from signer_service.shell.beats import Beats
 from signer_service.shell.ceremonies import Ceremonies
+from signer_service.shell.ears import Ears
 from signer_service.shell.given import Given
 from signer_service.shell.health import Heartbeat
 from signer_service.shell.life import Life
@@ -53,6 +54,8 @@ PHASE_BEAT_S: Final = 0.1
 """How long a phase may last before a beat tells of it."""
 COPIES_S: Final = 10.0
 """How long the copies of key records are waited for; without them the log is read from where the journal ends."""
+BEATS_MISSED: Final = 3
+"""So many of our beats in a row that do not come back, and nobody is late in a ceremony."""
 LOOK_S: Final = 0.1
 """How often silence is looked for: a seat that went away shall be noticed soon after it is overdue."""
 RETRY_S: Final = 0.5
@@ -88,6 +91,7 @@ class Replica:
         self._watch_peers = PeerWatch(settings.suspect_after_ms / 1000, self._seat)
         self._heartbeat = Heartbeat(loop, metrics)
         self._hearing = Hearing(loop.time, self._renew_tails)
+        self._ears = Ears(loop.time, BEATS_MISSED * settings.beat_ms / 1000)
 
         book = RecordBook(self._store)
         traces = Traces(given.spans)
@@ -145,6 +149,7 @@ class Replica:
             metrics,
             self._tell_of_ceremonies,
             self._on_view,
+            self._ears,
         )
         self._peers = PeerInbox(
             self._names.peer(self._seat), self._identities, self._letters, self._signing.feed, traces
@@ -160,6 +165,7 @@ class Replica:
             self._skew,
             sources,
             self._on_peers,
+            self._ears.heard,
         )
         self._watchdog = Watchdog(metrics)
         self._standing = Standing(
@@ -367,6 +373,8 @@ class Replica:
             await asyncio.sleep(LOOK_S)
             self._presence.look()
             self._standing.look()
+            if self._ears.has_news():
+                self._ceremonies.feed(Tick())
             self._watchdog.look(self._ceremonies.state, self._watch_peers.beats(), self._given.sources.now())
             for seat, age in self._watch_peers.silence_s(self._given.sources.monotonic()).items():
                 self._given.metrics.presence_age.labels(role="signer", seat=seat).set(age)

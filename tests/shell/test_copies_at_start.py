@@ -3,6 +3,8 @@
 import asyncio
 import os
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,7 @@ from common.wire.messages import KeyRecord, Role
 from signer_service.protocol.ceremony_disk import restore
 from signer_service.shell import sources
 from signer_service.shell.ceremonies import Ceremonies
+from signer_service.shell.ears import Ears
 from signer_service.shell.journal import StateDir
 from signer_service.shell.keystore import Sealer
 from signer_service.shell.names import names
@@ -47,6 +50,8 @@ class Started:
         world, _ = again(beginning(2, 3))
         loop, metrics = asyncio.get_running_loop(), Metrics()
         self.producer, self.garbage = MemoryProducer(), list[str]()
+        self.now = 0.0
+        self.ears = Ears(lambda: self.now, 1.5)
         signer = Signer(Role.SIGNER, 1, BootId(str(uuid.UUID(int=1))), Secret(b"i" * 32))
         self.directory = StateDir.open(path, Sealer(Secret(b"k" * 32), b"o" * 32, Index(1), os.urandom))
         disk = beginning(2, 3).disks[1]
@@ -74,6 +79,7 @@ class Started:
             metrics,
             lambda _: None,
             lambda _: None,
+            self.ears,
         )
         for offset, value in enumerate(found):
             record = Record(NAMES.keys, 0, offset, None, playbook.KEY.encode(), value)
@@ -82,19 +88,24 @@ class Started:
     def failed(self, error: BaseException) -> None:
         raise error
 
-    async def until_caught_up(self) -> list[KeyRecord]:
-        """Run until it has read what there is; returns what it wrote to the keys topic."""
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         running = asyncio.create_task(self.ceremonies.run())
         try:
+            yield
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            self.directory.close()
+
+    async def until_caught_up(self) -> list[KeyRecord]:
+        """Run until it has read what there is; returns what it wrote to the keys topic."""
+        async with self.running():
             after = self.ceremonies.state.log.offset + 1
             self.ceremonies.lost()
             self.ceremonies.positioned(after, after)
             await until(self.ceremonies.caught_up.is_set, "all was read")
             await until(self.ceremonies._queue.empty, "nothing is left to do")
-        finally:
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
-            self.directory.close()
         return [codec.decode(sent.value, KeyRecord) for sent in self.producer.on(NAMES.keys)]
 
 
