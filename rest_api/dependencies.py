@@ -29,7 +29,6 @@ from rest_api.settings import Settings
 from rest_api.turns import WAITED_S, Turns
 
 BODY_CAP: Final = 512 * 1024
-BODY_WITHIN_S: Final = 30.0
 BATCH_BODY_CAP: Final = 8 * 1024 * 1024
 TIMEOUT_HEADER: Final = "Request-Timeout-Ms"
 CHALLENGE: Final = 'Bearer realm="signer-flow"'
@@ -274,6 +273,11 @@ def want_json(request: Request) -> None:
 async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
     """Return the body. More than ``cap`` bytes are never held, whatever Content-Length says.
 
+    Args:
+        request: Whose.
+        cap: The most bytes.
+        timeout_s: The caller's deadline, 30 s at most; ``heads`` ends the connection a second after that.
+
     Raises:
         Problem: 413, 408 when it does not come in time, or 503 when too much of other bodies is held.
     """
@@ -283,7 +287,7 @@ async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
     chunks: list[bytes] = []
     size = 0
     try:
-        async with asyncio.timeout(min(timeout_s, BODY_WITHIN_S)):
+        async with asyncio.timeout(timeout_s):
             with services(request).bodies.one() as grow:
                 async for chunk in request.stream():
                     size += len(chunk)

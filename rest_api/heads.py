@@ -1,39 +1,68 @@
-"""uvicorn's HTTP protocol with bounds on what a client may make us wait for: a head, a body, the taking of an answer.
+"""uvicorn's HTTP protocol with bounds on what a client may make us wait for, or hold: a head, a body, an answer.
 
 Nothing of ours has run when a head arrives: no token was looked at, no rate counted. uvicorn keeps headers for as long
 as they come, and waits for them for ever; so without this any stranger could fill the pod's memory, or its table of
 connections (Slowloris). It also reads a body on for as long as one comes, after the answer too, and keeps an answer
-for whoever never takes it. How large a body may be, its route says (``dependencies.read_body``); how many connections
-there may be, ``doors``.
+for whoever never takes it (``taking``). How large a body may be, its route says (``dependencies.read_body``); how many
+connections there may be, ``doors``.
 """
 
 import asyncio
-from collections.abc import Callable
 from typing import Any, Final
-from weakref import ref
 
-from uvicorn._types import ASGI3Application
+import httptools
+import uvicorn
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, Scope
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
-from rest_api import doors, turns
+from common.wire.messages import MAX_DEADLINE_MS
+from rest_api import doors
+from rest_api.taking import Taking
 
 MAX_HEAD_BYTES: Final = 32 * 1024
-"""Request line and headers: four times what browsers and proxies are used to send."""
+"""Request line and headers: four times what browsers and proxies are used to send. As much again may wait, of requests
+that came before the answer to one before them."""
+PER_HEADER_BYTES: Final = 150
+"""What a header costs us beside its own bytes: thousands of empty ones would be thirty times what was sent."""
 HEAD_WITHIN_S: Final[float] = 10.0
 """From the connection, or from the first byte of a later request, to the end of its headers."""
+SLICE_BYTES: Final = 8 * 1024
+"""As much is parsed at a time, and then counted. A read may bring 256 KiB."""
 
 MOST_PIPELINED: Final = 16
 """Requests that may wait on a connection for the answer to one before them. All that one read brings are parsed at
 once, and each is a kilobyte of ours; browsers and clients send one at a time."""
-BODY_WITHIN_S: Final[float] = 31.0
-"""From the end of the headers to that of the body. A route gives up a second earlier, and says so."""
-TAKING_S: Final[float] = 10.0
-"""How long a client may take nothing of an answer that waits for it."""
-TAKEN_WITHIN_S: Final[float] = 60.0
-"""How long it may take it little by little."""
+BODY_WITHIN_S: Final[float] = MAX_DEADLINE_MS / 1000 + 1
+"""From the end of the headers to that of the body. A route gives up at its deadline, and says so."""
 
+_BAD: Final = b"400 Bad Request"
 _TOO_LARGE: Final = b"431 Request Header Fields Too Large"
 _TOO_SLOW: Final = b"408 Request Timeout"
+
+_OVERRIDDEN: Final = (
+    "_should_upgrade",
+    "_start_asgi_task",
+    "_unset_keepalive_if_required",
+    "handle_websocket_upgrade",
+    "on_response_complete",
+    "timeout_keep_alive_handler",
+)
+
+
+def check(protocol: type) -> None:
+    """Refuse a protocol that lacks what is called or overridden here: the bounds would be gone, and nobody told.
+
+    Raises:
+        ImportError: with the names.
+    """
+    missing = [name for name in _OVERRIDDEN if not callable(getattr(protocol, name, None))]
+    if missing:
+        raise ImportError(
+            f"uvicorn {uvicorn.__version__} has no {', '.join(missing)}: install the version of requirements.lock"
+        )
+
+
+check(HttpToolsProtocol)
 
 
 class HeadTooLarge(Exception):
@@ -44,16 +73,6 @@ class TooManyAtOnce(Exception):
     """The same, for more requests than may wait."""
 
 
-def _gone(cycle: "ref[RequestResponseCycle]") -> Callable[[], bool]:
-    """Whether nobody waits for that answer any more. It holds nothing: the request's scope holds it."""
-
-    def gone() -> bool:
-        there = cycle()
-        return there is None or there.disconnected
-
-    return gone
-
-
 class BoundedHttp(HttpToolsProtocol):
     """For ``uvicorn.Config(http=...)``."""
 
@@ -61,20 +80,19 @@ class BoundedHttp(HttpToolsProtocol):
         super().__init__(*args, **kwargs)
         self._in_head = True
         self._asked = False
-        self._begun = False
+        self._told = False
         self._parsed_bytes = 0
         self._unparsed_bytes = 0
         self._too_large = False
+        self._over = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
-        self._taking_timer: asyncio.TimerHandle | None = None
-        self._untaken_bytes = 0
-        self._taken_until = 0.0
         self._door = doors.of(self.server_state)
         self._answering: RequestResponseCycle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self._taking = Taking(transport, self._abort)
         self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._too_slow)
         self._door.enter(self)
 
@@ -84,9 +102,21 @@ class BoundedHttp(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        async def watched(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+            try:
+                await app(scope, receive, send)
+            finally:
+                # Where it failed in the middle of an answer, uvicorn closes, and waits for that half to be taken.
+                if not cycle.response_complete and not self._over:
+                    self._taking.watch()
+
         self._answering = cycle
-        cycle.scope[turns.GONE] = _gone(ref(cycle))  # type: ignore[typeddict-unknown-key]
-        super()._start_asgi_task(cycle, app)
+        super()._start_asgi_task(cycle, watched)
+
+    def _owes(self) -> bool:
+        """Whether some answer is not whole yet. They are made in order: the one that was asked for last tells."""
+        cycle: RequestResponseCycle | None = self.cycle  # uvicorn has none before the first request
+        return cycle is not None and not cycle.response_complete
 
     def _give_up(self) -> None:
         """Nobody will take any more answers. uvicorn tells this to the last request only, not to those before it that
@@ -104,45 +134,68 @@ class BoundedHttp(HttpToolsProtocol):
         self.transport.abort()
 
     def handle_websocket_upgrade(self) -> None:
-        """Another protocol goes on with this connection."""
+        """Another protocol goes on with this connection: not while an answer of ours would be written into its."""
+        if self._owes():
+            self._abort()
+            return
         self._let_go()
         super().handle_websocket_upgrade()
 
     def _let_go(self) -> None:
+        self._over = True
         self._door.leave(self)
         self._stop_timer()
-        for timer in (self._body_timer, self._taking_timer):
-            if timer is not None:
-                timer.cancel()
-        self._body_timer = self._taking_timer = None
+        self._stop_body_timer()
+        self._taking.stop()
+        # uvicorn leaves it where the connection was reset: all of this would stay until then.
+        self._unset_keepalive_if_required()
 
     def cut(self) -> None:
         """End the connection at once, to make room for others."""
         self._abort()
 
-    def data_received(self, data: bytes) -> None:
-        self._begun = False
-        super().data_received(data)
-        if not self._in_head or self.transport.is_closing():
-            return
-        # A header is handed over when it is whole: what comes of an endless one is counted here. Not the bytes in
-        # which the head began, since the end of a body may be among them; one read brings 256 KiB at most.
-        if not self._begun:
-            self._unparsed_bytes += len(data)
-            if self._unparsed_bytes > MAX_HEAD_BYTES:
-                self._end(_TOO_LARGE)
-                return
-        if self._head_timer is None:
-            self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._too_slow)
+    # --- what comes
 
-    def send_400_response(self, msg: str) -> None:
-        """What uvicorn sends when the parser stops."""
-        if self.transport.is_closing():
-            return
-        if self._too_large:
+    def data_received(self, data: bytes) -> None:
+        """Parse slice by slice. In place of uvicorn's, which warns of each request that it does not understand."""
+        self._unset_keepalive_if_required()
+        for at in range(0, len(data), SLICE_BYTES):
+            if not self._parse(data[at : at + SLICE_BYTES]):
+                break
+        self._wait_on()
+
+    def _parse(self, part: bytes) -> bool:
+        """Whether to go on with the next."""
+        self._told = False
+        try:
+            self.parser.feed_data(part)
+        except httptools.HttpParserUpgrade:
+            # One that we do not know is answered like any other request; what comes after it in this read is dropped.
+            if self._should_upgrade():
+                self.handle_websocket_upgrade()
+            return False
+        except httptools.HttpParserError:
+            self._end(_TOO_LARGE if self._too_large else _BAD)
+            return False
+        # A header is handed over when it is whole, and a chunk's size never: what comes of an endless one counts here.
+        self._unparsed_bytes = 0 if self._told else self._unparsed_bytes + len(part)
+        if self._unparsed_bytes > MAX_HEAD_BYTES:
             self._end(_TOO_LARGE)
-        else:
-            super().send_400_response(msg)
+            return False
+        return True
+
+    def _wait_on(self) -> None:
+        """See that whatever we wait for now has an end."""
+        if self._over or self.transport.is_closing():
+            return
+        if self._in_head:
+            if self._head_timer is None:
+                self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._too_slow)
+        elif self._body_timer is None and not self._owes():
+            # What came began no request: the end of a body whose answer was there before, an empty line.
+            self.timeout_keep_alive_task = self.loop.call_later(
+                self.timeout_keep_alive, self.timeout_keep_alive_handler
+            )
 
     # --- the parser's callbacks
 
@@ -150,8 +203,8 @@ class BoundedHttp(HttpToolsProtocol):
         if len(self.pipeline) >= MOST_PIPELINED:
             self._abort()
             raise TooManyAtOnce
-        self._in_head = self._begun = self._asked = True
-        self._parsed_bytes = self._unparsed_bytes = 0
+        self._in_head = self._told = self._asked = True
+        self._parsed_bytes = sum(_held_bytes(cycle) for cycle, _ in self.pipeline)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -159,53 +212,41 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_url(url)
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count(len(name) + len(value) + 4)
+        self._told = True
+        self._count(len(name) + len(value) + PER_HEADER_BYTES)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        super().on_headers_complete()
         self._in_head = False
         self._stop_timer()
         self._body_timer = self.loop.call_later(BODY_WITHIN_S, self._body_too_slow)
-        super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        self._told = True
+        if self.pipeline:
+            # Of a request that waits: nobody reads it yet.
+            self._count(len(body))
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
-        if self._body_timer is not None:
-            self._body_timer.cancel()
-            self._body_timer = None
-        self._door.owe(self)
+        self._stop_body_timer()
+        if self._owes():
+            self._door.owe(self)
         super().on_message_complete()
 
     # --- the answer
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
-        self._watch_taking()
-        if self.cycle.response_complete:
+        self._taking.watch()
+        # The next may have begun.
+        if self._answering is None or self._answering.response_complete or self._answering.more_body:
             self._door.wait(self)
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_taking()
-
-    def _watch_taking(self) -> None:
-        size = self.transport.get_write_buffer_size()
-        if size == 0:
-            return
-        self._taken_until = self.loop.time() + TAKEN_WITHIN_S
-        self._untaken_bytes = size + 1
-        if self._taking_timer is None:
-            self._taking_timer = self.loop.call_later(TAKING_S, self._look_at_taking)
-
-    def _look_at_taking(self) -> None:
-        self._taking_timer = None
-        size = self.transport.get_write_buffer_size()
-        if size == 0:
-            return
-        if size >= self._untaken_bytes or self.loop.time() >= self._taken_until:
-            self._abort()
-            return
-        self._untaken_bytes = size
-        self._taking_timer = self.loop.call_later(TAKING_S, self._look_at_taking)
+        self._taking.watch()
 
     # --- ends
 
@@ -217,31 +258,42 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        if not self.transport.is_closing():
-            self._end(_TOO_SLOW if self._asked else b"")
+        self._end(_TOO_SLOW if self._asked else b"")
 
     def _body_too_slow(self) -> None:
         self._body_timer = None
         if self.transport.is_closing():
             return
-        # uvicorn has no cycle before the first request.
-        if getattr(self.cycle, "response_complete", True):
-            self.transport.close()
-        else:
+        if self._owes():
             self._abort()
+        else:
+            self.transport.close()
 
     def _end(self, status: bytes) -> None:
-        # uvicorn has no cycle before the first request.
-        answered = getattr(self.cycle, "response_complete", True)
-        if status and answered:
+        if self.transport.is_closing():
+            return
+        if status and self._in_head and not self._owes():
             self.transport.write(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-            self._watch_taking()
+            self._taking.watch()
             self.transport.close()
         else:
-            # Nobody asked, or an answer to an earlier request is on its way: nothing may be written into it.
+            # Nobody asked, or it was answered, or an answer to an earlier request is on its way: nothing may be written
+            # into that.
             self._abort()
 
     def _stop_timer(self) -> None:
         if self._head_timer is not None:
             self._head_timer.cancel()
             self._head_timer = None
+
+    def _stop_body_timer(self) -> None:
+        if self._body_timer is not None:
+            self._body_timer.cancel()
+            self._body_timer = None
+
+
+def _held_bytes(cycle: RequestResponseCycle) -> int:
+    """What a request that waits holds of our memory, beside its kilobyte."""
+    scope = cycle.scope
+    headers = sum(len(name) + len(value) + PER_HEADER_BYTES for name, value in scope["headers"])
+    return headers + len(scope["raw_path"] or b"") + len(scope["query_string"]) + len(cycle.body)

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from rest_api import dependencies, doors, heads
+from common.wire.messages import MAX_DEADLINE_MS
+from rest_api import doors, heads, taking
 from rest_api.dependencies import Batches, Bodies
 from rest_api.doors import Door
 from tests.brokers import until
@@ -131,7 +132,7 @@ async def test_a_body_that_goes_on_after_its_answer_ends_with_its_connection(
 
 
 async def test_an_answer_that_nobody_takes_ends_with_its_connection(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(heads, "TAKING_S", 0.3)
+    monkeypatch.setattr(taking, "TAKING_S", 0.3)
     host, port = pod.url.removeprefix("http://").split(":")
     here = pod.server.server_state.connections
     before = set(here)
@@ -220,11 +221,13 @@ async def test_the_kernel_keeps_no_megabytes_for_a_connection(pod: Pod) -> None:
     assert made * page < 2 * 1024 * 1024
 
 
-async def test_a_body_has_30_seconds_whatever_its_deadline(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dependencies, "BODY_WITHIN_S", 0.3)
-    async with silent(pod, 1, POST + b"Content-Length: 9\r\nRequest-Timeout-Ms: 30000\r\n\r\n{") as (reader,):
+async def test_a_body_has_until_its_deadline_and_the_refusal_names_it(pod: Pod) -> None:
+    async with silent(pod, 1, POST + b"Content-Length: 9\r\nRequest-Timeout-Ms: 300\r\n\r\n{") as (reader,):
         async with asyncio.timeout(BOUND_S):
             assert b" 408 " in await reader.readline()
+            await reader.readuntil(b"\r\n\r\n")
+            assert b"within 0.3 s" in await reader.readuntil(b"}")
+    assert heads.BODY_WITHIN_S > MAX_DEADLINE_MS / 1000
 
 
 async def test_an_origin_that_is_no_address_is_refused_and_fails_nothing(

@@ -61,6 +61,44 @@ async def test_a_path_without_end_is_cut_off(pod: Pod) -> None:
     assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
 
 
+async def test_a_crowd_of_headers_costs_no_more_than_large_ones(pod: Pod) -> None:
+    # Thirty kilobytes on the wire, and with an object or three for each it was near a megabyte.
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [START + b"a:\r\n" * 6500])
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 431 ")
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [START + b"X-One: of many\r\n" * 150 + b"Connection: close\r\n\r\n"])
+    assert answer.startswith(b"HTTP/1.1 200 ")
+
+
+async def test_a_head_that_one_read_brings_is_cut_off_by_its_size(pod: Pod) -> None:
+    before = set(pod.server.server_state.connections)
+    async with connected(pod) as ends:
+        await until(lambda: bool(set(pod.server.server_state.connections) - before), "it is there")
+        (connection,) = set(pod.server.server_state.connections) - before
+        connection.data_received(START + b"X: " + b"a" * 250_000)  # as much as the loop reads at once
+        assert connection.transport.is_closing()
+        assert (await answer_to(ends, [])).startswith(b"HTTP/1.1 431 ")
+
+
+@pytest.mark.parametrize("what", ["heads", "bodies"])
+async def test_requests_that_wait_for_others_are_bounded_by_their_bytes(pod: Pod, what: str) -> None:
+    size = b"8000" if what == "bodies" else b"0"
+    large = START + (b"X: " + b"a" * 8_000 + b"\r\n" if what == "heads" else b"") + b"Content-Length: " + size
+    large += b"\r\n\r\n" + b"a" * int(size)
+    async with connected(pod) as ends:
+        answer = await answer_to(ends, [large * 3 + START + b"Connection: close\r\n\r\n"])
+    assert answer.count(b"HTTP/1.1 200 ") == 4
+    before = set(pod.server.server_state.connections)
+    async with connected(pod) as ends:
+        await until(lambda: bool(set(pod.server.server_state.connections) - before), "it is there")
+        (connection,) = set(pod.server.server_state.connections) - before
+        connection.data_received(large * heads.MOST_PIPELINED)
+        assert connection.transport.is_closing()
+        assert await answer_to(ends, []) == b""
+    await until(lambda: not pod.server.server_state.tasks, "nothing is left of them", 5)
+
+
 async def test_a_head_of_ordinary_size_in_small_pieces_is_taken(pod: Pod) -> None:
     head = START + b"Cookie: " + b"c" * 8_000 + b"\r\nConnection: close\r\n\r\n"
     async with connected(pod) as ends:
