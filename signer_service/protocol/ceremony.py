@@ -34,7 +34,7 @@ from common.errors import BadInput
 from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
 from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony_agenda, ceremony_opening
-from signer_service.protocol.ceremony_clock import not_ahead
+from signer_service.protocol.ceremony_clock import listens, not_ahead, noted
 from signer_service.protocol.ceremony_part import replaced, settle
 from signer_service.protocol.ceremony_place import follow, start_over
 from signer_service.protocol.ceremony_state import (
@@ -49,12 +49,11 @@ from signer_service.protocol.ceremony_state import (
     LogRecord,
     RosterFile,
     SendFailed,
-    Since,
 )
 from signer_service.protocol.ceremony_view import epoch_keys, takeover_at
 from signer_service.protocol.findings import Finding, fact
 from signer_service.protocol.fold import fold
-from signer_service.protocol.log_state import Attempt, KeyLog
+from signer_service.protocol.log_state import KeyLog
 from signer_service.protocol.log_wire import LogTrust
 from signer_service.protocol.machine import (
     Entropy,
@@ -134,12 +133,12 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
         case SendFailed(record=record):
             state = _not_sent(state, record, now)
         case Hears(hears=hears):
-            state = _hears(state, hears, now)
+            state = listens(state, hears, now)
         case Tick():
             pass
     if state.soft.anchoring is not None:
         return Transition(state, notes=notes)
-    state = _clocks(state, now)
+    state = noted(state, now)
     todo = ceremony_agenda.Agenda(now)
     if not state.awaits_new_log:
         state, settled = settle(state, entropy)
@@ -288,6 +287,11 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
     return _soft(state, published=published)
 
 
+def _remember_published(state: CeremonyState, send: Iterable[Outgoing], now: Instant) -> CeremonyState:
+    published = {each.record.key_id: (each.record.epoch, now) for each in send if isinstance(each, ToKeys)}
+    return _soft(state, published={**state.soft.published, **published}) if published else state
+
+
 def _not_sent(state: CeremonyState, record: CeremonyRecord, now: Instant) -> CeremonyState:
     """The broker refused it: again soon, but not at once, or a broker that is down would be asked without end."""
     again = Instant(now - state.timing.resend_ms + state.timing.retry_ms)
@@ -301,85 +305,8 @@ def _not_sent(state: CeremonyState, record: CeremonyRecord, now: Instant) -> Cer
     return _soft(state, sent=sent, published=published)
 
 
-def _hears(state: CeremonyState, hears: bool, now: Instant) -> CeremonyState:
-    """Who was deaf has waited for nobody: patience begins anew once what was said meanwhile can arrive."""
-    if hears and state.soft.deaf:
-        since = {key_id: replace(each, at=now) for key_id, each in state.soft.since.items()}
-        return _soft(state, since=since, deaf=False)
-    return _soft(state, deaf=not hears)
-
-
 def _soft(state: CeremonyState, **changes: object) -> CeremonyState:
     return replace(state, soft=replace(state.soft, **changes))  # type: ignore[arg-type]
-
-
-# --- clocks ----------------------------------------------------------------------------------------------------------
-
-
-def _clocks(state: CeremonyState, now: Instant) -> CeremonyState:
-    """Note when this seat first saw what the fold says now; forget what the fold has left behind."""
-    soft, keys = state.soft, state.log.keys
-    since: dict[KeyId, Since] = {}
-    ended: dict[KeyId, tuple[Epoch, int, Instant]] = {}
-    current: dict[KeyId, tuple[Epoch, Instant]] = {}
-    heals: dict[KeyId, dict[Index, tuple[Offset, Instant | None]]] = {}
-    for key_id, key in keys.items():
-        if key.attempt is not None:
-            since[key_id] = _since(state, key.attempt, now)
-        if key.ended:
-            was = soft.ended.get(key_id)
-            same = was is not None and was[:2] == (key.epoch, key.ended)
-            ended[key_id] = was if same and was is not None else (key.epoch, key.ended, now)
-        if key.current is not None:
-            begun = soft.current_since.get(key_id)
-            current[key_id] = begun if begun is not None and begun[0] == key.epoch else (key.epoch, now)
-        stood = _heals(state, key, now, current.get(key_id, (key.epoch, now))[1])
-        if stood:
-            heals[key_id] = stood
-    open_ids = {key.attempt.open_id for key in keys.values() if key.attempt is not None}
-    after = replace(
-        soft,
-        since=since,
-        ended=ended,
-        current_since=current,
-        heals=heals,
-        asked={k: v for k, v in soft.asked.items() if k in keys and keys[k].epoch == v[0]},
-        signatures={k: v for k, v in soft.signatures.items() if k in open_ids},
-        draining={k: v for k, v in soft.draining.items() if v.until > now},
-    )
-    return state if after == soft else replace(state, soft=after)
-
-
-def _heals(
-    state: CeremonyState, key: KeyLog, now: Instant, begun: Instant
-) -> dict[Index, tuple[Offset, Instant | None]]:
-    """Requests to be healed, and since when each stands unopposed; after a commit, for a while, those not made anew."""
-    before = state.soft.heals.get(key.key_id, {})
-    stood: dict[Index, tuple[Offset, Instant | None]] = {}
-    for seat, offset in key.heals.items():
-        was = before.get(seat)
-        same = was is not None and was[0] in {offset, NO_OFFSET} and was[1] is not None
-        since = was[1] if same and was is not None else now
-        stood[seat] = (offset, None if ceremony_opening.opposed(state, key, seat) else since)
-    if now < begun + 2 * state.timing.resend_ms:
-        asked_before = {seat: each for seat, each in before.items() if each[0] == NO_OFFSET and seat not in stood}
-        return {**stood, **asked_before}
-    return stood
-
-
-def _since(state: CeremonyState, attempt: Attempt, now: Instant) -> Since:
-    seen = state.soft.since.get(attempt.key_id)
-    if seen is None or (seen.open_id, seen.phase) != (attempt.open_id, attempt.phase):
-        same = seen is not None and seen.open_id == attempt.open_id
-        seen = Since(attempt.open_id, attempt.phase, now, seen.attested if same and seen is not None else None)
-    if attempt.attested and seen.attested is None:
-        seen = replace(seen, attested=now)
-    return seen
-
-
-def _remember_published(state: CeremonyState, send: Iterable[Outgoing], now: Instant) -> CeremonyState:
-    published = {each.record.key_id: (each.record.epoch, now) for each in send if isinstance(each, ToKeys)}
-    return _soft(state, published={**state.soft.published, **published}) if published else state
 
 
 # --- what is told ----------------------------------------------------------------------------------------------------

@@ -1,9 +1,14 @@
-"""A clock that goes back: what was noted while it was ahead must not hold anything up until that time comes again."""
+"""This seat's own clock: since when things are as they are, a clock that goes back, a time in which nothing was heard.
+
+The fold knows none of it. What is noted here may be forgotten, but for when an epoch began and when an Open was made.
+"""
 
 from dataclasses import replace
 
-from common.ids import Instant
-from signer_service.protocol.ceremony_state import CeremonyState
+from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
+from signer_service.protocol import ceremony_opening
+from signer_service.protocol.ceremony_state import CeremonyState, Since
+from signer_service.protocol.log_state import Attempt, KeyLog
 
 
 def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
@@ -13,7 +18,7 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
     its clock was once ahead.
     """
     soft = state.soft
-    noted = (
+    times = (
         *state.committed.values(),
         *state.opened.values(),
         *soft.sent.values(),
@@ -24,7 +29,7 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
         *(each[1] for each in soft.current_since.values()),
         *(each.until - state.timing.drain_window_ms for each in soft.draining.values()),
     )
-    if all(at <= now for at in noted):
+    if all(at <= now for at in times):
         return state
     attested = {k: min(each.attested, now) if each.attested is not None else None for k, each in soft.since.items()}
     end = Instant(now + state.timing.drain_window_ms)
@@ -46,3 +51,72 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
             draining={k: replace(each, until=min(each.until, end)) for k, each in soft.draining.items()},
         ),
     )
+
+
+def listens(state: CeremonyState, hears: bool, now: Instant) -> CeremonyState:
+    """Who was deaf has waited for nobody: patience begins anew once what was said meanwhile can arrive."""
+    if hears and state.soft.deaf:
+        since = {key_id: replace(each, at=now) for key_id, each in state.soft.since.items()}
+        return replace(state, soft=replace(state.soft, since=since, deaf=False))
+    return replace(state, soft=replace(state.soft, deaf=not hears))
+
+
+def noted(state: CeremonyState, now: Instant) -> CeremonyState:
+    """Note when this seat first saw what the fold says now; forget what the fold has left behind."""
+    soft, keys = state.soft, state.log.keys
+    since: dict[KeyId, Since] = {}
+    ended: dict[KeyId, tuple[Epoch, int, Instant]] = {}
+    current: dict[KeyId, tuple[Epoch, Instant]] = {}
+    heals: dict[KeyId, dict[Index, tuple[Offset, Instant | None]]] = {}
+    for key_id, key in keys.items():
+        if key.attempt is not None:
+            since[key_id] = _since(state, key.attempt, now)
+        if key.ended:
+            was = soft.ended.get(key_id)
+            same = was is not None and was[:2] == (key.epoch, key.ended)
+            ended[key_id] = was if same and was is not None else (key.epoch, key.ended, now)
+        if key.current is not None:
+            begun = soft.current_since.get(key_id)
+            current[key_id] = begun if begun is not None and begun[0] == key.epoch else (key.epoch, now)
+        stood = _heals(state, key, now, current.get(key_id, (key.epoch, now))[1])
+        if stood:
+            heals[key_id] = stood
+    open_ids = {key.attempt.open_id for key in keys.values() if key.attempt is not None}
+    after = replace(
+        soft,
+        since=since,
+        ended=ended,
+        current_since=current,
+        heals=heals,
+        asked={k: v for k, v in soft.asked.items() if k in keys and keys[k].epoch == v[0]},
+        signatures={k: v for k, v in soft.signatures.items() if k in open_ids},
+        draining={k: v for k, v in soft.draining.items() if v.until > now},
+    )
+    return state if after == soft else replace(state, soft=after)
+
+
+def _heals(
+    state: CeremonyState, key: KeyLog, now: Instant, begun: Instant
+) -> dict[Index, tuple[Offset, Instant | None]]:
+    """Requests to be healed, and since when each stands unopposed; after a commit, for a while, those not made anew."""
+    before = state.soft.heals.get(key.key_id, {})
+    stood: dict[Index, tuple[Offset, Instant | None]] = {}
+    for seat, offset in key.heals.items():
+        was = before.get(seat)
+        same = was is not None and was[0] in {offset, NO_OFFSET} and was[1] is not None
+        since = was[1] if same and was is not None else now
+        stood[seat] = (offset, None if ceremony_opening.opposed(state, key, seat) else since)
+    if now < begun + 2 * state.timing.resend_ms:
+        asked_before = {seat: each for seat, each in before.items() if each[0] == NO_OFFSET and seat not in stood}
+        return {**stood, **asked_before}
+    return stood
+
+
+def _since(state: CeremonyState, attempt: Attempt, now: Instant) -> Since:
+    seen = state.soft.since.get(attempt.key_id)
+    if seen is None or (seen.open_id, seen.phase) != (attempt.open_id, attempt.phase):
+        same = seen is not None and seen.open_id == attempt.open_id
+        seen = Since(attempt.open_id, attempt.phase, now, seen.attested if same and seen is not None else None)
+    if attempt.attested and seen.attested is None:
+        seen = replace(seen, attested=now)
+    return seen
