@@ -7,11 +7,9 @@ one that has been so for longest. Whoever is owed a signature stays.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Final
 
 from rest_api.doors import Waiting
-
-MOST_CONNECTIONS: Final = 512
+from rest_api.sockets import MOST_CONNECTIONS
 
 
 class Sockets:

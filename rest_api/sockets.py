@@ -21,6 +21,7 @@ MAX_FRAME_BYTES: Final = 512 * 1024
 PING_EVERY_S: Final = 20.0
 PONG_WITHIN_S: Final = 45.0
 """More than the longest deadline: while a window is full nothing is read, a pong neither."""
+MOST_CONNECTIONS: Final = 512
 SLICE_BYTES: Final = 1024
 """As much is parsed at a time. A read may bring 256 KiB, which could be forty thousand messages."""
 MOST_FRAGMENTS: Final = 512

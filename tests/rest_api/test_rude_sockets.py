@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import gc
 import json
+import weakref
 
 import pytest
 
@@ -279,3 +281,24 @@ async def test_large_messages_that_never_end_share_the_budget_of_bodies(
         for each in (first, second):
             each.transport.abort()
     await until(lambda: bodies._held == 0, "nothing is held for who has gone", BOUND_S)
+
+
+async def test_of_who_has_gone_nothing_waits_for_the_collector(pod: Pod) -> None:
+    """It counts objects, not what they hold: a hundred halves of messages would stay, and the next hundred with them."""
+    half = bytes([0x81, 0xFF, 0, 0, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0]) + b" " * 190_000
+    gc.collect()
+    gc.disable()
+    try:
+        before = set(pod.server.server_state.connections)
+        _, writer = await raw_socket(pod)
+        (ours,) = pod.server.server_state.connections - before
+        left = weakref.ref(ours)
+        writer.write(masked(TEXT, b'{"id": "a", "text": "a"}') + half)
+        del ours
+        await until(lambda: len(left().conn.reader.buffer) == 190_000, "half of it is here", BOUND_S)
+        writer.transport.abort()
+        await until(lambda: not pod.server.server_state.connections - before, "it is gone", BOUND_S)
+        del before
+        await until(lambda: left() is None, "nothing is left of it", 5)
+    finally:
+        gc.enable()
