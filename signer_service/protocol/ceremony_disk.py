@@ -1,7 +1,8 @@
 """What a seat writes down: the public fold in one piece, and each key's secrets in one piece of their own.
 
 The shell seals both and replaces them as one whole (``signer_service.shell.journal``) before anything that depends on
-them is sent. Bounded: past epochs leave nothing but the list of who has erased them, and that ends at eight.
+them is sent. Bounded: past epochs leave nothing but the list of who has erased them, and that ends at eight; and a
+share for each that a seat took part in which never said that it saw the commit, until all have of a later one.
 """
 
 from collections.abc import Mapping, Sequence
