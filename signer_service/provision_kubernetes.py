@@ -39,6 +39,15 @@ from signer_service.shell import disk
 from signer_service.shell.keystore import KEY_BYTES
 
 ATTEMPTS: Final = 8
+RELEASE_LABEL: Final = "signer-flow/release"
+FOREIGN_LABEL: Final = "app.kubernetes.io/instance"
+"""By this one Argo CD (before 3.0) knows what is a part of its application, and removes what it did not make."""
+KEPT: Final = {
+    "helm.sh/resource-policy": "keep",
+    "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+    "kustomize.toolkit.fluxcd.io/prune": "disabled",
+}
+"""Annotations that say the same to each tool: clear up around it."""
 SECRET_TYPE: Final = "signer-flow/keys"  # noqa: S105 - the type of such an object, and no secret
 
 
@@ -66,8 +75,8 @@ class Names:
                 raise BadInput("name", f"{each[:80]!r} is no name in Kubernetes: lower-case letters, digits and '-'")
         labels = {
             "app.kubernetes.io/name": "signer-flow",
-            "app.kubernetes.io/instance": instance,
             "app.kubernetes.io/component": "keys",
+            RELEASE_LABEL: instance,
         }
         parts = ("operator-key", "edge-key", "identities", "sealing-keys", "roster", "signer")
         operator, edge, identities, sealing, roster, pod = (f"{name}-{part}" for part in parts)
@@ -260,16 +269,23 @@ class _Run:
             body: Object = {
                 "apiVersion": "v1",
                 "kind": kept.kind,
-                "metadata": {"name": kept.name, "labels": dict(self._names.labels)},
+                "metadata": {"name": kept.name, "labels": dict(self._names.labels), "annotations": dict(KEPT)},
                 where: encoded,
             }
             if kept.kind == "Secret":
                 body["type"] = SECRET_TYPE
             stored = self._api.create(kept.kind, body)
         else:
-            stored = self._api.replace(kept.kind, {**kept.found, where: encoded})
+            metadata = self._marked(kept.found["metadata"])
+            stored = self._api.replace(kept.kind, {**kept.found, "metadata": metadata, where: encoded})
         if not stored:
             raise _Overtaken
+
+    def _marked(self, metadata: Object) -> Object:
+        """What it says of itself, with what we say of such objects: it may have been restored by hand."""
+        labels = {name: each for name, each in (metadata.get("labels") or {}).items() if name != FOREIGN_LABEL}
+        annotations = metadata.get("annotations") or {}
+        return {**metadata, "labels": {**labels, **self._names.labels}, "annotations": {**annotations, **KEPT}}
 
 
 def _burn(folder: Path) -> None:

@@ -9,6 +9,7 @@ from pydantic_settings import BaseSettings
 
 from common.wire.topics import all_topics
 from rest_api.settings import Settings as ApiSettings
+from signer_service.provision_kubernetes import KEPT
 from signer_service.settings import Settings as SignerSettings
 from tests.deploy.chart import EXTERNAL, NAMESPACE, RELEASE, WAYS, Object, objects, one, rendered, supported, yaml
 from tests.deploy.pod_security import containers, own_rules, pod_templates, violations
@@ -196,6 +197,10 @@ def test_no_secret_is_in_the_release_and_nothing_that_holds_a_key_goes_with_it(w
         if thing["spec"].get("volumeClaimTemplates"):
             kept = thing["spec"]["persistentVolumeClaimRetentionPolicy"]
             assert kept == {"whenDeleted": "Retain", "whenScaled": "Retain"}, thing["metadata"]["name"]
+            for claim in thing["spec"]["volumeClaimTemplates"]:
+                # helm itself knows nothing of volumes that a StatefulSet makes.
+                said = {name: each for name, each in KEPT.items() if not name.startswith("helm")}
+                assert claim["metadata"]["annotations"] == said, "nor does a tool that clears up"
 
 
 @each_way

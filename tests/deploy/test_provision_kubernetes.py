@@ -87,7 +87,28 @@ def test_an_empty_namespace_gets_every_key_before_the_roster_that_names_it(clust
     ]
     assert whole(cluster, 3).version == 1
     for kind, name in OBJECTS:
-        assert cluster.objects[kind, name]["metadata"]["labels"]["app.kubernetes.io/instance"] == "release"
+        assert cluster.objects[kind, name]["metadata"]["labels"]["signer-flow/release"] == "release"
+
+
+def test_no_tool_that_clears_up_takes_what_it_did_not_make_for_its_own(cluster: Cluster, tmp_path: Path) -> None:
+    """Argo CD takes whatever has such a label for a part of an application, and removes what that does not have."""
+    run(cluster, tmp_path)
+    # As a version before ours made it, and as somebody restored it: written again, it is kept like the others.
+    cluster.objects["Secret", "sf-identities"]["metadata"]["labels"] = {
+        "app.kubernetes.io/instance": "release",
+        "a": "b",
+    }
+    del cluster.objects["Secret", "sf-identities"]["metadata"]["annotations"]
+    run(cluster, tmp_path, 4)
+    for kind, name in OBJECTS:
+        metadata = cluster.objects[kind, name]["metadata"]
+        assert "app.kubernetes.io/instance" not in metadata["labels"]
+        assert metadata["annotations"] == {
+            "helm.sh/resource-policy": "keep",
+            "argocd.argoproj.io/sync-options": "Prune=false,Delete=false",
+            "kustomize.toolkit.fluxcd.io/prune": "disabled",
+        }
+    assert cluster.objects["Secret", "sf-identities"]["metadata"]["labels"]["a"] == "b"
 
 
 def test_run_again_it_changes_nothing(cluster: Cluster, tmp_path: Path) -> None:

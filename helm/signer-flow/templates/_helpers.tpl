@@ -19,6 +19,12 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 {{- end -}}
 
+{{/* Annotations of a volume: nobody who clears up what he did not make takes it, though it has the labels of ours. */}}
+{{- define "signer-flow.kept" -}}
+argocd.argoproj.io/sync-options: Prune=false,Delete=false
+kustomize.toolkit.fluxcd.io/prune: disabled
+{{- end -}}
+
 {{/* Labels of an object: (list . "signer"). */}}
 {{- define "signer-flow.labels" -}}
 {{- $root := index . 0 -}}
