@@ -11,8 +11,11 @@ import socket
 from collections.abc import Callable
 from typing import Final
 
+BACKLOG: Final = 2048
+"""How many may wait in the kernel, and how many are still taken at the close: in a flood more come all the time."""
 AT_ONCE: Final = 256
-"""Each costs a tenth of a millisecond. A bound, because those who are inside want something, too."""
+"""How many may have been taken and have no protocol yet. Each costs a tenth of a millisecond. A bound, because those
+who are inside want something, too, and because nobody counts these (``doors.KEPT_BACK`` has their descriptors)."""
 AGAIN_S: Final = 0.1
 """How long nobody is taken when the process or the machine has no descriptor left."""
 
@@ -40,36 +43,49 @@ class Listener:
         """Whether connections are taken."""
         return self._serving
 
-    def close(self) -> None:
-        """Take no more connections but those that wait already: they would be reset."""
+    async def close(self) -> None:
+        """Take no more connections but those that wait already, which would be reset; return when they are served."""
         if not self._serving:
             return
         self._serving = False
         self._loop.remove_reader(self.listening.fileno())
         if self._again is not None:
             self._again.cancel()
+        left = BACKLOG
         try:
-            while self._take_one():
-                pass
+            while left:
+                await self._made()
+                taken = self._take_some(left)
+                if not taken:
+                    break
+                left -= taken
         except OSError as error:
             _logger.warning("connections that waited are lost: %s", error.strerror)
-        self.listening.close()
+        finally:
+            self.listening.close()
+        await self._made()
 
-    async def made(self) -> None:
+    async def _made(self) -> None:
         """Wait until each connection that was taken has its protocol."""
         if self._making:
             await asyncio.wait(self._making)
 
     def _take(self) -> None:
         try:
-            for _ in range(AT_ONCE):
-                if not self._take_one():
-                    return
+            self._take_some(AT_ONCE)
         except OSError as error:
             # No descriptor or no memory: the socket stays readable, and looked at at once it would say so for ever.
             _logger.warning("no connection can be taken: %s", error.strerror)
             self._loop.remove_reader(self.listening.fileno())
             self._again = self._loop.call_later(AGAIN_S, self._loop.add_reader, self.listening.fileno(), self._take)
+
+    def _take_some(self, most: int) -> int:
+        """Returns how many were taken, those that were gone again included."""
+        room = max(0, min(most, AT_ONCE - len(self._making)))
+        for taken in range(room):
+            if not self._take_one():
+                return taken
+        return room
 
     def _take_one(self) -> bool:
         try:

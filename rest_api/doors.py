@@ -10,10 +10,13 @@ from weakref import WeakKeyDictionary
 
 from uvicorn.server import ServerState
 
+from rest_api.accepting import AT_ONCE
+
 MOST_CONNECTIONS: Final[int] = 4096
 """Of HTTP. Each costs some ten kilobytes while it says nothing."""
-KEPT_BACK: Final = 768
-"""Descriptors for everything else: WebSockets (512), the broker, the admin port, files."""
+KEPT_BACK: Final = 512 + 2 * AT_ONCE + 256
+"""Descriptors for everything else: WebSockets (512), those who were taken and did not enter yet, as many that were cut
+and are not closed yet; the broker, the admin port, files."""
 LEAST: Final = 64
 
 
@@ -77,11 +80,14 @@ def of(server: ServerState) -> Door:
 
 
 def room() -> int:
-    """How many connections the descriptors of this process are enough for, ``MOST_CONNECTIONS`` at most."""
+    """How many connections the descriptors of this process are enough for, ``MOST_CONNECTIONS`` at most.
+
+    A quarter where there are few: fewer would be no service, and not everything else is used up at the same time.
+    """
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft == resource.RLIM_INFINITY:
         return MOST_CONNECTIONS
-    return max(LEAST, min(MOST_CONNECTIONS, soft - KEPT_BACK))
+    return max(LEAST, min(MOST_CONNECTIONS, max(soft // 4, soft - KEPT_BACK)))
 
 
 def widen() -> None:

@@ -60,8 +60,7 @@ async def part(
     loop = asyncio.get_running_loop()
     end = loop.time() + linger_s
     for listener in listeners:
-        listener.close()
-        await listener.made()
+        await listener.close()
     told: set[CourteousHttp] = set()
     while True:
         here = {each for each in connections if isinstance(each, CourteousHttp)}

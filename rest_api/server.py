@@ -15,7 +15,7 @@ from common.errors import BadInput, SignerFlowError
 from common.observability import logging
 from common.observability.spans import Spans, exporting
 from rest_api import doors, goodbye, sockets
-from rest_api.accepting import Listener
+from rest_api.accepting import BACKLOG, Listener
 from rest_api.app import create_app
 from rest_api.settings import Settings, load
 
@@ -24,7 +24,6 @@ EXIT_FAILED = 1
 EXIT_CONFIG = 2
 KEEP_ALIVE_S = 75
 AFTER_GRACE_S = 2
-BACKLOG = 2048
 BUFFER_BYTES = 128 * 1024
 """Of each direction; Linux takes twice as much. Who never reads has a few answers made for him, not hundreds."""
 LAST_ORDERS_S = goodbye.LINGER_S + 0.5

@@ -74,7 +74,7 @@ async def test_a_crowd_is_taken_in_one_turn_and_a_larger_one_leaves_turns_to_oth
             counts.append(len(taken))
         assert set(counts) <= {0, CROWD // 2, CROWD}
         assert [await heard(each) for each in crowd] == [b"hello"] * CROWD
-        listener.close()
+        await listener.close()
 
 
 async def test_who_waits_when_it_closes_is_served_and_who_comes_later_is_refused() -> None:
@@ -82,14 +82,46 @@ async def test_who_waits_when_it_closes_is_served_and_who_comes_later_is_refused
         listener = Listener(door, Greeter)
         address = door.getsockname()
         crowd = [connected(stack, door) for _ in range(CROWD)]
-        listener.close()
-        listener.close()
+        await listener.close()
+        await listener.close()
         assert not listener.is_serving()
-        await listener.made()
         assert len(Greeter.made) == CROWD
         assert [await heard(each) for each in crowd] == [b"hello"] * CROWD
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(address, timeout=20)
+
+
+async def test_a_crowd_that_goes_on_coming_does_not_keep_it_from_closing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "AT_ONCE", CROWD // 10)
+    monkeypatch.setattr(accepting, "BACKLOG", CROWD)
+    with ExitStack() as stack, listening() as door:
+
+        def serve() -> Greeter:
+            if door.fileno() >= 0:
+                connected(stack, door)  # for each who is taken, another comes
+            return Greeter()
+
+        listener = Listener(door, serve)
+        for _ in range(CROWD // 2):
+            connected(stack, door)
+        async with asyncio.timeout(60):
+            await listener.close()
+        assert len(Greeter.made) == CROWD
+
+
+async def test_no_more_are_taken_than_have_their_descriptors_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(accepting, "AT_ONCE", CROWD // 10)
+    most = 0
+    with ExitStack() as stack, listening() as door:
+        listener = Listener(door, Greeter)
+        crowd = [connected(stack, door) for _ in range(CROWD)]
+        while len(Greeter.made) < CROWD:
+            async with asyncio.timeout(20):
+                await asyncio.sleep(0)
+            most = max(most, len(listener._making))
+        assert most == CROWD // 10
+        assert [await heard(each) for each in crowd] == [b"hello"] * CROWD
+        await listener.close()
 
 
 async def test_who_went_before_he_was_taken_disturbs_nobody() -> None:
@@ -99,7 +131,7 @@ async def test_who_went_before_he_was_taken_disturbs_nobody() -> None:
         gone.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset
         gone.close()
         assert await heard(connected(stack, door)) == b"hello"
-        listener.close()
+        await listener.close()
 
 
 async def test_without_descriptors_it_waits_and_goes_on_when_there_are_some(caplog: pytest.LogCaptureFixture) -> None:
@@ -115,4 +147,4 @@ async def test_without_descriptors_it_waits_and_goes_on_when_there_are_some(capl
         assert not Greeter.made
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert await heard(client) == b"hello"
-        listener.close()
+        await listener.close()
