@@ -304,7 +304,8 @@ class Owner:
                 if error is None:
                     records.append(_record(message))
                 elif error.fatal() or error.code() == KafkaError._FATAL:  # a fenced member shows only as the code
-                    if self.replaceable(error):
+                    if self._may_go_on(error):
+                        self._giving_up = False
                         raise Again
                     raise _Fatal(error.str())
                 else:
@@ -326,8 +327,12 @@ class Owner:
         for _ in range(self._commands.qsize()):
             self._commands.get()()
 
+    def _may_go_on(self, error: KafkaError) -> bool:
+        # Asked once of each end: one may be told twice, and the first answer counts.
+        return self._giving_up or self.replaceable(error)
+
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() and self.replaceable(error):
+        if error.fatal() and self._may_go_on(error):
             self.give_up_client()
         elif error.fatal():
             self.witness.fatal(f"{error.name()}: {error.str()}")

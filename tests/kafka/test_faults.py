@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import pytest
-from confluent_kafka import Consumer
+from confluent_kafka import Consumer, KafkaError
 
 from common.errors import Bug, Unavailable
 from common.kafka import options, owner
@@ -197,6 +197,47 @@ async def test_who_is_fenced_after_he_lost_his_partitions_joins_anew_and_who_is_
     await until(lambda: client.fatal, "it is told that it is fenced")
     assert "fenced" in client.fatal[0]
     client.expected_fatal = client.fatal
+
+
+class _Late(Consumer):
+    """A Consumer whose fetch of what came with a record takes until it is told that it is fenced."""
+
+    waits = threading.Event()
+    as_error: Any = None
+
+    def consume(self, num_messages: int = 1, timeout: float = -1) -> list[Any]:
+        got = list(super().consume(num_messages, timeout))
+        bound = time.monotonic() + 20.0
+        while self.waits.is_set() and time.monotonic() < bound:
+            got += super().consume(num_messages, 0.1)
+            if any((error := each.error()) is not None and error.code() == KafkaError._FATAL for each in got):
+                # librdkafka 2.16 tells a consumer of it by this message alone, a producer by error_cb alone.
+                _Late.as_error(KafkaError(FENCED, "Static consumer fenced", fatal=True))
+                self.waits.clear()
+        return got
+
+
+async def test_who_is_told_twice_of_one_fence_behind_a_record_joins_anew(
+    cluster: EmbeddedBroker, client: Client, producer: Producer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(owner, "Consumer", _Late)
+    member = await client.member(REQUESTS, Member())
+    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all")
+    cluster.push_errors(HEARTBEAT, [UNKNOWN_MEMBER])
+    await until(lambda: member.lost, "the loss")
+    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all again")
+    await until(lambda: cast("RealGroup", member.consumer)._lost_at is not None, "the loss is no longer a recent one")
+    monkeypatch.setattr(_Late, "as_error", cast("RealGroup", member.consumer)._on_error)
+    _Late.waits.set()
+    await written(producer, REQUESTS, [b"x"], 4)
+    cluster.push_errors(HEARTBEAT, [FENCED])
+    await until(lambda: not _Late.waits.is_set(), "it is told, twice", 30.0)
+    await until(lambda: member.records or client.fatal, "the record, by a new client", 30.0)
+    assert not client.fatal
+    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all for the third time")
+    await written(producer, REQUESTS, [b"y"], 4)
+    await until(lambda: member.records[-1].value == b"y", "and it is still that client")
+    assert not client.fatal
 
 
 async def test_a_position_that_is_gone_goes_on_from_the_first_kept(
