@@ -90,23 +90,29 @@ def provision(
         from common.ids import parse_index  # noqa: PLC0415
         from signer_service import provision as provisioning  # noqa: PLC0415
 
-        plan = provisioning.Plan(
-            signers,
-            threshold,
-            tuple(provisioning.parse_key(text) for text in key or ()),
-            frozenset(parse_index(seat) for seat in replace_seat or ()),
-            _new_log(key_records, never_made or [], out, topic_prefix, in_cluster=kubernetes is not None),
-            lower_threshold_from,
-        )
+        def plan(operator_key: Callable[[], bytes]) -> provisioning.Plan:
+            return provisioning.Plan(
+                signers,
+                threshold,
+                tuple(provisioning.parse_key(text) for text in key or ()),
+                frozenset(parse_index(seat) for seat in replace_seat or ()),
+                _new_log(key_records, never_made or [], topic_prefix, operator_key),
+                lower_threshold_from,
+            )
+
         if kubernetes is None:
-            done = provisioning.provision(out, plan, os.urandom)
+            from signer_service.shell.keystore import read_public_key  # noqa: PLC0415
+
+            asked = plan(lambda: read_public_key(out / "operator.pub", "operator public key"))
+            done = provisioning.provision(out, asked, os.urandom)
         else:
             from common.kubernetes import Kubernetes  # noqa: PLC0415
             from signer_service import provision_kubernetes as cluster  # noqa: PLC0415
 
             names = cluster.Names.of(kubernetes, instance or kubernetes)
             with Kubernetes.of_this_pod(os.environ) as api:
-                done = cluster.provision_namespace(api, names, plan, os.urandom, out)
+                asked = plan(lambda: cluster.operator_key(api, names))
+                done = cluster.provision_namespace(api, names, asked, os.urandom, out)
         for line in done.lines:
             typer.echo(line)
         return 0
@@ -114,21 +120,17 @@ def provision(
     raise typer.Exit(_guarded(make))
 
 
-def _new_log(path: Path | None, never_made: list[str], out: Path, prefix: str, *, in_cluster: bool) -> "NewLog | None":
+def _new_log(
+    path: Path | None, never_made: list[str], prefix: str, operator_key: Callable[[], bytes]
+) -> "NewLog | None":
     if path is None:
         if never_made:
             raise BadInput("usage", "--never-made goes with --key-records")
         return None
-    if in_cluster:
-        raise BadInput(
-            "usage", "--key-records is for a folder with the operator's key and the roster (see the runbooks)"
-        )
     from common.ids import parse_key_id  # noqa: PLC0415
     from signer_service import key_records  # noqa: PLC0415
-    from signer_service.shell.keystore import read_public_key  # noqa: PLC0415
 
-    operator_key = read_public_key(out / "operator.pub", "operator public key")
-    return key_records.read_file(path, operator_key, prefix, map(parse_key_id, never_made))
+    return key_records.read_file(path, operator_key(), prefix, map(parse_key_id, never_made))
 
 
 @cli.command("key-records")

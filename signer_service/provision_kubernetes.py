@@ -87,6 +87,18 @@ class Names:
         return f"{self.pod}-{seat - 1}"
 
 
+def operator_key(api: Kubernetes, names: Names) -> bytes:
+    """The operator's public key, as it lies beside the roster: whose key records are believed.
+
+    Raises:
+        BadInput: code ``operator-key``: it is not there; or as ``provision_namespace``. Unavailable: no answer.
+    """
+    found = _read(api, "ConfigMap", names.roster).data.get("operator.pub", b"")
+    if len(found) != KEY_BYTES:
+        raise BadInput("operator-key", f"ConfigMap {names.roster} has no operator.pub: there is no log to go on from")
+    return found
+
+
 @dataclass(slots=True)
 class _Kept:
     """One object: where it lies (None: nowhere yet), and its bytes by key."""
@@ -135,9 +147,9 @@ class _Run:
     def run(self, plan: Plan, entropy: Entropy) -> Provisioned:
         names = self._names
         operator, edge, identities, sealing = (
-            self._read("Secret", name) for name in (names.operator, names.edge, names.identities, names.sealing)
+            _read(self._api, "Secret", name) for name in (names.operator, names.edge, names.identities, names.sealing)
         )
-        roster = self._read("ConfigMap", names.roster)
+        roster = _read(self._api, "ConfigMap", names.roster)
         self._check_whole(roster, operator, (edge, identities, sealing))
         self._check_pods(roster, plan.signers)
         self._check_sealing_keys(roster, identities, sealing, plan)
@@ -156,14 +168,6 @@ class _Run:
             for seat in sorted(plan.replace_seats - stolen)
         )
         return Provisioned(done.roster, (*done.lines, *left))
-
-    def _read(self, kind: str, name: str) -> _Kept:
-        found = self._api.get(kind, name)
-        raw = (found or {}).get("data" if kind == "Secret" else "binaryData") or {}
-        try:
-            return _Kept(kind, name, found, {key: base64.b64decode(text, validate=True) for key, text in raw.items()})
-        except (binascii.Error, ValueError, TypeError):
-            raise BadInput("kubernetes", f"{kind} {name} holds what is no base64") from None
 
     def _check_whole(self, roster: _Kept, operator: _Kept, others: tuple[_Kept, ...]) -> None:
         """The operator's key is stored first, so that others without it mean that it was taken away."""
@@ -286,6 +290,15 @@ class _Run:
         labels = {name: each for name, each in (metadata.get("labels") or {}).items() if name != FOREIGN_LABEL}
         annotations = metadata.get("annotations") or {}
         return {**metadata, "labels": {**labels, **self._names.labels}, "annotations": {**annotations, **KEPT}}
+
+
+def _read(api: Kubernetes, kind: str, name: str) -> _Kept:
+    found = api.get(kind, name)
+    raw = (found or {}).get("data" if kind == "Secret" else "binaryData") or {}
+    try:
+        return _Kept(kind, name, found, {key: base64.b64decode(text, validate=True) for key, text in raw.items()})
+    except (binascii.Error, ValueError, TypeError):
+        raise BadInput("kubernetes", f"{kind} {name} holds what is no base64") from None
 
 
 def _burn(folder: Path) -> None:
