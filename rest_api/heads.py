@@ -16,14 +16,12 @@ from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallab
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from common.wire.messages import MAX_DEADLINE_MS
-from rest_api import doors
+from rest_api import cycles, doors, turns
 from rest_api.taking import Taking
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers: four times what browsers and proxies are used to send. As much again may wait, of requests
 that came before the answer to one before them."""
-PER_HEADER_BYTES: Final = 150
-"""What a header costs us beside its own bytes: thousands of empty ones would be thirty times what was sent."""
 HEAD_WITHIN_S: Final[float] = 10.0
 """From the connection, or from the first byte of a later request, to the end of its headers."""
 SLICE_BYTES: Final = 8 * 1024
@@ -111,6 +109,7 @@ class BoundedHttp(HttpToolsProtocol):
                     self._taking.watch()
 
         self._answering = cycle
+        cycle.scope[turns.GONE] = cycles.gone(cycle)  # type: ignore[typeddict-unknown-key]
         super()._start_asgi_task(cycle, watched)
 
     def _owes(self) -> bool:
@@ -204,7 +203,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._abort()
             raise TooManyAtOnce
         self._in_head = self._told = self._asked = True
-        self._parsed_bytes = sum(_held_bytes(cycle) for cycle, _ in self.pipeline)
+        self._parsed_bytes = sum(cycles.held_bytes(cycle) for cycle, _ in self.pipeline)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -213,7 +212,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._told = True
-        self._count(len(name) + len(value) + PER_HEADER_BYTES)
+        self._count(len(name) + len(value) + cycles.PER_HEADER_BYTES)
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
@@ -290,10 +289,3 @@ class BoundedHttp(HttpToolsProtocol):
         if self._body_timer is not None:
             self._body_timer.cancel()
             self._body_timer = None
-
-
-def _held_bytes(cycle: RequestResponseCycle) -> int:
-    """What a request that waits holds of our memory, beside its kilobyte."""
-    scope = cycle.scope
-    headers = sum(len(name) + len(value) + PER_HEADER_BYTES for name, value in scope["headers"])
-    return headers + len(scope["raw_path"] or b"") + len(scope["query_string"]) + len(cycle.body)
