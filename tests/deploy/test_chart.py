@@ -371,3 +371,16 @@ def test_a_threshold_to_be_lowered_is_said_to_provision_and_else_nothing_is() ->
     assert "--lower-threshold-from=3" in container["args"]
     (container,) = one("Job", f"{RELEASE}-provision")["spec"]["template"]["spec"]["containers"]
     assert not [each for each in container["args"] if "lower" in each]
+
+
+def test_key_records_reach_provision_as_they_are_and_only_while_they_are_among_the_values() -> None:
+    sets = ("provision.keyRecords=leaves-log-generation:1\nQUJD\n", "kafka.topicPrefix=a.")
+    job = one("Job", f"{RELEASE}-provision", sets)["spec"]["template"]["spec"]
+    (container,) = job["containers"]
+    assert {"--key-records=/key-records/key-records", "--topic-prefix=a."} <= set(container["args"])
+    (volume,) = [each for each in job["volumes"] if each["name"] == "key-records"]
+    given = one("ConfigMap", volume["configMap"]["name"], sets)
+    assert given["data"] == {"key-records": "leaves-log-generation:1\nQUJD\n"}
+    assert given["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade,pre-rollback"
+    (container,) = one("Job", f"{RELEASE}-provision")["spec"]["template"]["spec"]["containers"]
+    assert not [each for each in container["args"] if "key-records" in each]

@@ -39,6 +39,7 @@ CASES: dict[str, tuple[tuple[str, ...], str]] = {
         for each in ("edgeSecret", "identitiesSecret", "sealingSecret", "rosterConfigMap")
     },
     "keys from elsewhere and made here": (EXISTING[1:], "set provision.enabled to false, or take the name out"),
+    "another log begun elsewhere": ((*EXISTING, "provision.keyRecords=a"), "needs provision.enabled: elsewhere run"),
     "a seat replaced elsewhere": ((*EXISTING, "provision.replaceSeats={1}"), "needs provision.enabled: elsewhere run"),
     "an external broker without an address": (
         ("kafka.mode=external",),

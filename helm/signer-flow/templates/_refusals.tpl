@@ -33,6 +33,9 @@
 {{- if .Values.provision.replaceSeats -}}
 {{- fail "provision.replaceSeats needs provision.enabled: elsewhere run `python -m signer_service provision --replace-seat`." -}}
 {{- end -}}
+{{- if .Values.provision.keyRecords -}}
+{{- fail "provision.keyRecords needs provision.enabled: elsewhere run `python -m signer_service provision --key-records`." -}}
+{{- end -}}
 {{- else -}}
 {{- range $name, $value := .Values.provision.existing -}}
 {{- if $value -}}
