@@ -63,6 +63,10 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
             if timer is not None:
                 timer.cancel()
         self.may_hold(0)
+        # The parser holds the connection that holds it, with all that came, until the collector looks: which counts
+        # objects, not what they hold.
+        self.conn.parser.close()
+        self._unparsed.clear()
         if not self.over.done():
             self.over.set_result(None)
         super().connection_lost(exc)
