@@ -120,6 +120,9 @@ class BoundedHttp(HttpToolsProtocol):
     def _give_up(self) -> None:
         """Nobody will take any more answers. uvicorn tells this to the last request only, not to those before it that
         came with it; they would be answered into a closed connection, each an error with a traceback in the log."""
+        for cycle, _ in self.pipeline:
+            # uvicorn does so when it has been answered; else it and this would be a circle, left to the collector.
+            cycle.on_response = cycles.nothing
         self.pipeline.clear()
         if self._answering is not None and not self._answering.response_complete:
             self._answering.disconnected = True

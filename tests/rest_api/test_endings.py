@@ -3,8 +3,10 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import socket
 import struct
+import weakref
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -216,6 +218,25 @@ async def test_of_a_connection_that_was_reset_nothing_waits_for_its_next_request
         ends[1].get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     await until(lambda: not bare.here, "it is gone", BOUND_S)
     assert connection.timeout_keep_alive_task is None
+
+
+@pytest.mark.parametrize("said", [GET, LATE, GET * 5, CHUNKED + b"1\r\na\r\n", b"GET /"])
+async def test_of_a_connection_that_has_gone_nothing_waits_for_the_collector(
+    slow: tuple[Slow, Bare], said: bytes
+) -> None:
+    """It counts objects, not what they hold: a thousand heads would stay, and the next thousand with them."""
+    app, bare = slow
+    gc.collect()
+    gc.disable()
+    try:
+        async with connected(bare) as ends:
+            ends[1].write(said)
+            await until(lambda: any(each._parsed_bytes for each in bare.here), "it has come", BOUND_S)
+            (left,) = [weakref.ref(each) for each in bare.here]
+        app.word.set()
+        await until(lambda: left() is None, "nothing is left of it", BOUND_S)
+    finally:
+        gc.enable()
 
 
 def test_a_uvicorn_without_what_is_overridden_is_refused_by_name() -> None:
