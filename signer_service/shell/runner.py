@@ -62,6 +62,12 @@ RETRY_S: Final = 0.5
 RETRY_MOST_S: Final = 5.0
 """Pause between two attempts to reach the topics at the start: it doubles up to this."""
 
+SEAT_TAKEN: Final = (
+    ": another process is a member under this seat's name: a second one of this replica, or another system on this "
+    "broker with the same topic prefix, which needs one of its own"
+)
+"""Two systems that share all topics would end each other's signers for ever, and each be told of a stranger only."""
+
 Reached = TypeVar("Reached")
 
 _log = get_logger(__name__)
@@ -212,7 +218,7 @@ class Replica:
 
     def fatal(self, line: str) -> None:
         """For ``Hooks.on_fatal``."""
-        self._life.fatal(line)
+        self._life.fatal(line + SEAT_TAKEN if "fenced by other consumer" in line else line)
 
     def liveness(self) -> Health:
         """For /healthz."""

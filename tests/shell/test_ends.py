@@ -77,6 +77,7 @@ async def test_a_replica_whose_seat_is_taken_by_another_process_ends_with_one_li
     (said,) = errors(signers.log(1))
     assert said["event"] == "the process ends"
     assert "fenced" in said["reason"].lower()
+    assert "another system on this broker with the same topic prefix" in said["reason"]
 
 
 @only_apache
