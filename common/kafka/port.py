@@ -54,12 +54,14 @@ class Delivery:
     """The final report on one sent record. ``error`` is ``None`` when the broker has it (``offset`` is then set).
 
     A timeout (``message.timeout.ms``, 5 s) is an error here, and means "outcome unknown", never "not written".
+    ``unwritten``: it certainly is not, and will not be: the broker refused it before it wrote anything.
     """
 
     topic: str
     partition: int
     offset: int
     error: str | None
+    unwritten: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,9 @@ CLOSE_S = 5.0
 _POLL_S = 0.1
 
 _NO_SUCH_TOPIC = {KafkaError._UNKNOWN_TOPIC, KafkaError._UNKNOWN_PARTITION, KafkaError.UNKNOWN_TOPIC_OR_PART}
+_UNWRITTEN = {KafkaError.MSG_SIZE_TOO_LARGE}
+"""The broker measures a batch before it writes any of it, and each attempt is the same batch: none was written before.
+Other refusals may answer a repeated attempt, of which the first was written and its answer lost."""
 
 _logger = logging.getLogger(__name__)
 
@@ -152,6 +155,7 @@ class RealProducer:
             partition=-1 if (partition := message.partition()) is None else partition,
             offset=-1 if (offset := message.offset()) is None else offset,
             error=None if error is None else f"{error.name()}: {error.str()}",
+            unwritten=error is not None and error.code() in _UNWRITTEN,
         )
         self._outcomes.append((on_delivery, outcome))
 

@@ -147,6 +147,9 @@ class Outbox:
         def on_delivery(delivery: Delivery) -> None:
             done(None if delivery.error is None else "not-confirmed")
             self._delivered(delivery)
+            if delivery.unwritten:
+                for item in items:
+                    self._apply(self._correlation.unsent(item.request_id, record_id))
 
         try:
             self._producer.send(
@@ -175,7 +178,7 @@ class Outbox:
 
     def _delivered(self, delivery: Delivery) -> None:
         if delivery.error is not None:
-            # "Unknown", never "not written": the deadline ends the request if no answer comes.
+            # Mostly "unknown", not "unwritten": then the deadline ends the request if no answer comes.
             self._metrics.kafka_delivery_failures.labels(topic=delivery.topic).inc()
             self._lines.warn("a record was not confirmed", topic=delivery.topic, detail=delivery.error)
 

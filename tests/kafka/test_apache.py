@@ -10,6 +10,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
 
 from common.kafka.port import At, Delivery, End, KafkaSettings, OnLost, Producer, Record
 from common.wire import topics
@@ -48,6 +50,23 @@ async def test_a_topic_that_differs_is_reported_and_left_alone(broker: Broker, c
     assert ("partitions", "12", "3") in found
     assert ("retention.ms", "600000", "1000") in found
     assert (await admin.topics())[spec.name] == 3
+
+
+async def test_a_record_that_the_broker_finds_too_large_is_known_to_be_unwritten(
+    broker: Broker, client: Client, producer: Producer
+) -> None:
+    spec = topics.requests(broker.prefix)
+    admin = AdminClient({"bootstrap.servers": broker.settings.bootstrap})
+    for made in admin.create_topics([NewTopic(spec.name, 1, 1, config={"max.message.bytes": "2000"})]).values():
+        made.result(20.0)
+    outcomes: list[Delivery] = []
+    producer.send(spec.name, b"x" * 3_000, on_delivery=outcomes.append)
+    await until(lambda: outcomes, "the refusal")
+    assert (outcomes[0].error or "").startswith("MSG_SIZE_TOO_LARGE")
+    assert outcomes[0].unwritten
+    producer.send(spec.name, b"x" * 1_000, on_delivery=outcomes.append)
+    await until(lambda: len(outcomes) == 2, "one that fits")
+    assert (outcomes[1].error, outcomes[1].offset, outcomes[1].unwritten) == (None, 0, False)
 
 
 async def test_two_processes_may_make_the_same_topics_at_once(broker: Broker, client: Client) -> None:

@@ -20,6 +20,9 @@ from tests.rest_api.world import Asked, Pod, World, running_pod, world
 
 pytestmark = pytest.mark.anyio
 
+PRODUCE = 0
+TOO_LARGE, INVALID_RECORD = 10, 87
+
 
 async def test_without_an_answer_the_deadline_says_that_the_outcome_is_unknown(pod: Pod, shared_world: World) -> None:
     shared_world.committee.all_do(lambda asked: None)
@@ -194,6 +197,26 @@ async def test_while_the_broker_is_away_new_requests_are_told_so_and_then_they_a
             assert (await pod.http.get("/healthz")).status_code == 200
             broker.set_up()
             await until(lambda: not pod.gateway.readiness(), "the pod is ready again", 15)
+            signed(await pod.http.post("/v1/sign", json={"text": "b"}), b"b")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "code"), [(TOO_LARGE, 503, "broker-unavailable"), (INVALID_RECORD, 504, "deadline")]
+)
+async def test_a_record_that_is_known_to_be_unwritten_is_refused_at_once_and_one_in_doubt_at_its_deadline(
+    own_world: World, error: int, status: int, code: str
+) -> None:
+    with EmbeddedBroker() as broker:
+        async with world(broker, own_world.folder / "refused") as place, running_pod(place.settings()) as pod:
+            signed(await pod.http.post("/v1/sign", json={"text": "a"}), b"a")
+            broker.push_errors(PRODUCE, [error] * 1_000)  # beats are refused as well
+            began = time.monotonic()
+            answer = await pod.http.post("/v1/sign", json={"text": "a"}, headers={"Request-Timeout-Ms": "3000"})
+            took_s = time.monotonic() - began
+            broker.clear_errors(PRODUCE)
+            a_problem(answer, status, code)
+            assert (took_s < 2.0) == (status == 503), took_s
+            await until(lambda: not pod.gateway.readiness(), "the pod is ready", 15)
             signed(await pod.http.post("/v1/sign", json={"text": "b"}), b"b")
 
 
