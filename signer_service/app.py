@@ -191,9 +191,7 @@ def _restore(settings: Settings, saved: Saved | None, trust: LogTrust, roster: R
     if saved is None:
         return ceremony.start(settings.seat, trust, timing)
     kept = Durable(saved.public, saved.secrets)
-    return restore(
-        kept, settings.seat, trust, timing, generation=roster.log_generation, checkpoints=roster.checkpoints
-    )
+    return restore(kept, settings.seat, trust, timing, generation=roster.log_generation, checkpoints=roster.checkpoints)
 
 
 def _sealing_key(settings: Settings) -> Secret[bytes]:

@@ -1,6 +1,5 @@
 """A seat that hears nothing cannot know who is late: it votes no phase closed, and begins to wait anew afterwards."""
 
-
 import pytest
 
 from common.ids import Instant
