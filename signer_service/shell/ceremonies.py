@@ -144,6 +144,10 @@ class Ceremonies:
             self._end = None
             self.feed(CaughtUp())
 
+    def next_offset(self) -> int:
+        """Offset after the last record that came."""
+        return self._next
+
     def lost(self) -> None:
         """The log does not go on where we are: another one stands in its place, or its beginning is gone."""
         self.feed(LogLost())

@@ -26,7 +26,7 @@ from signer_service.protocol.ceremony_state import RosterFile
 from signer_service.protocol.machine import InternalSigned, Note, PeersChanged, RefreshAsked, Tick
 from signer_service.protocol.refresh_decision import decide_refresh
 from signer_service.protocol.view import SigningView, ViewChanged
-from signer_service.shell import health
+from signer_service.shell import health, unread
 from signer_service.shell.beats import Beats
 from signer_service.shell.ceremonies import Ceremonies
 from signer_service.shell.ears import Ears
@@ -93,6 +93,7 @@ class Replica:
         self._notes = Notes(metrics)
         self._group: GroupConsumer | None = None
         self._tails: list[TailConsumer] = []
+        self._log: TailConsumer | None = None
         self._skew = SkewMeter()
         self._watch_peers = PeerWatch(settings.suspect_after_ms / 1000, self._seat)
         self._heartbeat = Heartbeat(loop, metrics)
@@ -240,6 +241,7 @@ class Replica:
         self._ceremonies.feed(RosterFile(self._given.roster_raw))
         self._life.task("ceremonies", self._ceremonies.run())
         log = await self._read_log()
+        self._life.task("unread", self._watch_log(keys))
         self._standing.positioned = True
         self._beats.start()
         self._life.task("watch", self._watch())
@@ -315,7 +317,17 @@ class Replica:
         if next_offset > end or marks.low > next_offset:
             self._on_log_lost(self._names.ceremony, f"it holds {marks.low} to {end}, this replica is at {next_offset}")
         self._ceremonies.positioned(next_offset, end)
+        self._log = log
         return log
+
+    async def _watch_log(self, asker: TailConsumer) -> None:
+        def renew() -> None:
+            # Where the log is lost there is nothing to read on from.
+            if self._log is not None and not self._ceremonies.state.soft.lost:
+                _log.warning("the ceremony log has records that we did not read for long: reading on with a new client")
+                self._log.renew()
+
+        await unread.watch(asker, self._names.ceremony, self._ceremonies.next_offset, renew, unread.LOOK_S)
 
     async def _prepare_topics(self) -> None:
         """Make our own, where it is ours to make, and look whether all are as they should be."""
