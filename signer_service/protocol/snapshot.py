@@ -16,6 +16,7 @@ from typing import Any, Final, TypeVar, Union, get_args, get_origin, get_type_hi
 
 from common.errors import BadInput, Bug
 from common.secret import Secret
+from signer_service.frost.group import ORDER, Scalar
 
 T = TypeVar("T")
 
@@ -85,6 +86,8 @@ def _shape(kind: Any) -> _Shape:
 
 @cache
 def _made(kind: Any) -> _Shape:
+    if kind is Scalar:
+        return _Shape(_write_int, _read_scalar)
     while hasattr(kind, "__supertype__"):
         kind = kind.__supertype__
     origin, members = get_origin(kind) or kind, get_args(kind)
@@ -111,6 +114,17 @@ def _write_int(value: int, out: list[bytes]) -> None:
     out.append(bytes((size,)) + value.to_bytes(size, "big", signed=True))
 
 
+def _read_int(reader: _Reader) -> int:
+    return int.from_bytes(reader.take(reader.take(1)[0]), "big", signed=True)
+
+
+def _read_scalar(reader: _Reader) -> int:
+    value = _read_int(reader)
+    if not 0 <= value < ORDER:
+        raise BadInput("snapshot", "a number that is no scalar")
+    return value
+
+
 def _write_bool(value: bool, out: list[bytes]) -> None:
     out.append(b"\x01" if value else b"\x00")
 
@@ -130,7 +144,7 @@ def _read_text(reader: _Reader) -> str:
 _PLAIN: Final[Mapping[Any, _Shape]] = {
     type(None): _Shape(lambda _value, _out: None, lambda _reader: None),
     bool: _Shape(_write_bool, lambda reader: reader.take(1) == b"\x01"),
-    int: _Shape(_write_int, lambda reader: int.from_bytes(reader.take(reader.take(1)[0]), "big", signed=True)),
+    int: _Shape(_write_int, _read_int),
     bytes: _Shape(_write_bytes, lambda reader: reader.take(reader.count())),
     str: _Shape(lambda value, out: _write_bytes(value.encode(), out), _read_text),
 }
