@@ -331,8 +331,8 @@ do_broker() {
 
 do_log() {
   lose_topic signer.v1.ceremony
-  until_true 120 "the alarm" alarmed
   book "Kafka lost" Action 3
+  until_true 120 "the alarm" alarmed
   signs
   book "Kafka lost" Action 4
   until_true 300 "all ready" settled
