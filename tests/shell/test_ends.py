@@ -37,8 +37,8 @@ async def ended(signers: Signers, seat: int, within_s: float = 60.0) -> int:
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
-    """What a process said: each line is one JSON object."""
-    return [json.loads(line) for line in log.read_text().splitlines()]
+    """What a process said: each line is one JSON object. One that it is in the middle of is none yet."""
+    return [json.loads(line) for line in log.read_text().rpartition("\n")[0].splitlines()]
 
 
 def errors(log: Path) -> list[dict[str, Any]]:
