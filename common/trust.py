@@ -14,7 +14,7 @@ roster-identity           identity, edge and operator keys are not all valid and
 roster-checkpoint         not a key record of one of its keys
 roster-conflict           two rosters of one version: the operator key signed twice, or is not the operator's alone
 roster-pin                a newer roster changes or drops a key that an older one pinned
-roster-generation         a newer roster names an older ceremony log
+roster-generation         a newer roster names an older ceremony log, or one that is no newer a newer log
 unknown-key               the key is not in the record's own roster
 threshold                 not the roster's threshold
 public-key-roster         not the public key that the roster pins
@@ -99,6 +99,10 @@ def newer(old: Roster, new: Roster) -> Roster:
     """
     if new.version == old.version and new != old:
         raise BadInput("roster-conflict", f"two different rosters of version {new.version} are signed", "version")
+    if new.version <= old.version and new.log_generation > old.log_generation:
+        raise BadInput(
+            "roster-generation", f"version {new.version} of a newer log is not above {old.version}", "version"
+        )
     if new.version <= old.version:
         return old
     now = {key.key_id: key.public_key for key in new.keys}

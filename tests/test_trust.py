@@ -131,6 +131,10 @@ def test_a_pinned_public_key_may_be_added_but_not_changed() -> None:
 def test_a_newer_roster_does_not_go_back_to_an_older_log() -> None:
     with pytest.raises(BadInput, match="roster-generation"):
         newer(a_roster(log_generation=1), a_roster(version=2))
+    with pytest.raises(BadInput, match="roster-generation"):
+        newer(a_roster(version=3), a_roster(version=2, log_generation=1))
+    old = a_roster(version=3, log_generation=1)
+    assert newer(old, a_roster(version=2)) is old
 
 
 # --- key records ------------------------------------------------------------------------------------------------------
