@@ -173,6 +173,8 @@ SPECS: dict[str, MetricSpec] = {
                     "protocol_version",
                     "waiting_for_quorum",
                     "unerased",
+                    "awaits_new_log",
+                    "share_ahead",
                     "old_epoch_held",
                     "refresh_overdue",
                     "committee_out_of_reach",

@@ -34,6 +34,7 @@ from common.errors import BadInput
 from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
 from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony_agenda, ceremony_opening
+from signer_service.protocol.ceremony_checkpoint import is_next_log, refuse_behind
 from signer_service.protocol.ceremony_clock import listens, not_ahead, noted
 from signer_service.protocol.ceremony_part import replaced, settle
 from signer_service.protocol.ceremony_place import follow, start_over
@@ -248,6 +249,16 @@ def _roster_file(state: CeremonyState, raw: bytes) -> tuple[CeremonyState, tuple
             state.trust.wire.newer(known, roster)
         except BadInput as bad:
             return state, (Note("roster-alarm", {"code": bad.code, "version": roster.version}),)
+    for checkpoint in roster.checkpoints if is_next_log(state.log.roster, roster.log_generation) else ():
+        try:
+            refuse_behind(
+                checkpoint, roster.log_generation, state.seat, state.secrets, state.trust, keys=state.log.keys
+            )
+        except BadInput as bad:
+            # We do not bring it. Who has nothing to lose may: the log decides, and what it costs us is an alarm.
+            return state, (
+                Note("roster-alarm", {"code": bad.code, "version": roster.version, "detail": bad.detail}),
+            )
     if state.soft.roster is not None and roster.version <= state.soft.roster.version:
         return state, ()
     return _soft(state, roster=roster, roster_raw=raw), ()

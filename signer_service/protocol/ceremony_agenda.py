@@ -181,8 +181,8 @@ def _publish(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
     place = rank(state, tuple(commit.shares))
     wait = place * state.timing.takeover_ms
     if epoch > commit.epoch:
-        due = todo.due(at + state.timing.republish_ms)  # Others are ahead of us, and ours would be the wrong one.
-    elif epoch == commit.epoch:
+        return  # Others are ahead of us, or were: ours would be the wrong one, and pods do not go back.
+    if epoch == commit.epoch:
         # What took the log away may take the copies a moment later.
         every = state.timing.republish_ms if state.may_speak else state.timing.republish_doubt_ms
         due = todo.due(at + every + wait)

@@ -1,6 +1,7 @@
 """Conditions of keys and ceremonies that a person has to look at although signing goes on. Pure; nothing is stored.
 
 old-epoch-held       this seat still keeps a share of an earlier epoch: too few seats are known to hold the new one
+share-ahead          this seat's share is of a later epoch than the log went back to, and it has none of that one
 refresh-overdue      a key's shares are older than the schedule allows by far: what was stolen is worth something
 committee-out-of-reach   the newest roster asks for a committee that no ceremony can bring about
 fold-differs         another live seat, at the same place of the log, has come to another running hash than this one
@@ -11,6 +12,7 @@ from collections.abc import Mapping
 from common.ids import NO_OFFSET, Index, Instant, KeyId
 from common.wire.messages import Presence
 from signer_service.protocol.ceremony_opening import out_of_reach
+from signer_service.protocol.ceremony_part import held_now
 from signer_service.protocol.ceremony_state import CeremonyState
 from signer_service.protocol.log_state import HASH_PREFIX, LogState
 
@@ -21,6 +23,21 @@ def old_epochs_held(state: CeremonyState) -> tuple[KeyId, ...]:
         key_id
         for key_id, key in state.log.keys.items()
         if key_id not in state.soft.draining and any(held.epoch < key.epoch for held in state.of_key(key_id).held)
+    )
+
+
+def shares_ahead(state: CeremonyState) -> tuple[KeyId, ...]:
+    """Keys whose log the operator took back behind this seat's share: it cannot sign with what it holds.
+
+    Where it has kept a share of that epoch as well, going back was no mistake.
+    """
+    return tuple(
+        key_id
+        for key_id, key in state.log.keys.items()
+        if state.soft.caught_up
+        and key.current is not None
+        and held_now(key.current, state.seat, state.of_key(key_id)) is None
+        and any(held.epoch > key.epoch for held in state.of_key(key_id).held)
     )
 
 

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from common.errors import BadInput
-from common.ids import Epoch, Index, Instant, KeyId
+from common.ids import Index, Instant, KeyId
 from common.secret import Secret
-from common.wire.messages import KeyRecord, Open
+from common.wire.messages import Open
 from signer_service.frost.group import base_mul
 from signer_service.protocol import remedy
+from signer_service.protocol.ceremony_checkpoint import is_next_log, refuse_behind
 from signer_service.protocol.ceremony_state import CeremonyState, CeremonyTiming, KeySecrets
 from signer_service.protocol.log_state import LogState
 from signer_service.protocol.log_wire import LogTrust
@@ -72,7 +73,7 @@ def restore(
     Raises:
         BadInput: ``journal-file`` or ``share-file``: cut, changed, of another seat, key or system, or a share that is
             not the one that the key record names. ``checkpoint``: the other log would go on from an older epoch than
-            this seat knows, and of which it has no share. The detail says which and what to do.
+            this seat has a share of, and of which it has none. The detail says which and what to do.
     """
     try:
         journal = unpack(Journal, saved.public)
@@ -86,9 +87,9 @@ def restore(
         was = f"the journal is about the ceremony log {journal.topic}, and here it would be {trust.topic}"
         raise BadInput("journal-file", f"{was}: {remedy.PREFIX}")
     secrets = {key_id: _secrets(key_id, each, journal, generation) for key_id, each in saved.secrets.items()}
-    is_replaced = _is_replaced(journal.log, generation)
+    is_replaced = is_next_log(journal.log.roster, generation)
     for raw in checkpoints if is_replaced else ():
-        _not_behind(raw, generation, journal, secrets, trust)
+        refuse_behind(raw, generation, seat, secrets, trust)
     return CeremonyState(
         seat,
         trust,
@@ -99,36 +100,6 @@ def restore(
         opens=journal.opens,
         opened=journal.opened,
     )
-
-
-def _is_replaced(log: LogState, generation: int) -> bool:
-    return log.roster is not None and generation > log.roster.log_generation
-
-
-def _not_behind(
-    raw: bytes, generation: int, journal: Journal, secrets: Mapping[KeyId, KeySecrets], trust: LogTrust
-) -> None:
-    """Refuse a checkpoint that is older than what this seat knows, unless it has kept its share of that epoch: where
-    all have erased that, nobody could sign."""
-    record = _checkpoint(raw, trust)
-    if record is None:
-        return  # The log's fold refuses it and alarms.
-    key, mine = journal.log.keys.get(record.key_id), secrets.get(record.key_id, KeySecrets(record.key_id))
-    known = max((key.epoch if key is not None else Epoch(0), *(each.epoch for each in mine.held)))
-    named = {share.index: share.element for share in record.verification_shares}
-    if known > record.epoch and mine.find(record.epoch, named.get(journal.seat)) is None:
-        raise BadInput(
-            "checkpoint",
-            f"the roster's log generation {generation} goes on from epoch {record.epoch} of key {record.key_id}, and "
-            f"this replica was at epoch {known} and has no share of epoch {record.epoch}: {remedy.CHECKPOINT}",
-        )
-
-
-def _checkpoint(raw: bytes, trust: LogTrust) -> KeyRecord | None:
-    try:
-        return trust.wire.check_key_record(raw)
-    except BadInput:
-        return None
 
 
 def _secrets(key_id: KeyId, raw: Secret[bytes], journal: Journal, generation: int) -> KeySecrets:

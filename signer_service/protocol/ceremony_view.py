@@ -159,5 +159,7 @@ def alarms(state: CeremonyState) -> tuple[str, ...]:
         found.append("ceremony-log-forked")
     if state.log.halted_by:
         found.append("ceremony-protocol-version")
+    if state.soft.caught_up and state.awaits_new_log:
+        found.append("awaits-new-log")
     stolen = (key.key_id for key in state.log.keys.values() if any(past.can_be_stolen for past in key.past))
     return (*found, *(f"old-epoch-not-erased/{key_id}" for key_id in stolen))

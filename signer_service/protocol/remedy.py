@@ -30,9 +30,11 @@ OPERATOR: Final = (
 
 CHECKPOINT: Final = (
     "ask every replica for its key records (python -m signer_service key-records), and have provision --key-records "
-    "make the roster of the next log generation from the newest; delete and move nothing, the shares are whole"
+    "make the roster of the next log generation from the newest; delete and move nothing, the shares are whole. Only "
+    "where going back was meant (key-records --epoch), and t other replicas hold shares of that older epoch and sign "
+    "with them: move this replica's whole state directory away and let it be healed"
 )
-"""The operator went on from a key record that was not the newest."""
+"""The operator went on from a key record that was not the newest: by mistake, or since nobody can sign with that."""
 
 PREFIX: Final = "the topic prefix is not what it was: set it back; delete and move nothing, the shares are whole"
 """Key records are attested for the name of a topic: under another one nobody believes them."""

@@ -52,6 +52,7 @@ ALARMS: Final = {
     "ceremony-log-forked": "ceremony_log_forked",
     "ceremony-protocol-version": "protocol_version",
     "old-epoch-not-erased": "unerased",
+    "awaits-new-log": "awaits_new_log",
 }
 """What the machine calls a standing condition, and what the metric does."""
 
