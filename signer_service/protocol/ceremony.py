@@ -35,7 +35,7 @@ from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
 from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
 from signer_service.protocol import ceremony_agenda, ceremony_opening
 from signer_service.protocol.ceremony_checkpoint import is_next_log, refuse_behind
-from signer_service.protocol.ceremony_clock import listens, not_ahead, noted
+from signer_service.protocol.ceremony_clock import listens, not_ahead, noted, tell_deaf
 from signer_service.protocol.ceremony_part import replaced, settle
 from signer_service.protocol.ceremony_place import follow, start_over
 from signer_service.protocol.ceremony_state import (
@@ -147,6 +147,8 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
         state = ceremony_opening.settle_opens(state, todo, entropy)
     owed = ceremony_agenda.agenda(state, now)
     owed.wake += todo.wake
+    state, told = tell_deaf(state, owed.wake, now)
+    notes += told
     state, send = ceremony_agenda.send(state, owed)
     state = _remember_published(state, send, now)
     turns = (takeover_at(state, key.attempt) for key in state.log.keys.values() if key.attempt is not None)
@@ -256,9 +258,7 @@ def _roster_file(state: CeremonyState, raw: bytes) -> tuple[CeremonyState, tuple
             )
         except BadInput as bad:
             # We do not bring it. Who has nothing to lose may: the log decides, and what it costs us is an alarm.
-            return state, (
-                Note("roster-alarm", {"code": bad.code, "version": roster.version, "detail": bad.detail}),
-            )
+            return state, (Note("roster-alarm", {"code": bad.code, "version": roster.version, "detail": bad.detail}),)
     if state.soft.roster is not None and roster.version <= state.soft.roster.version:
         return state, ()
     return _soft(state, roster=roster, roster_raw=raw), ()

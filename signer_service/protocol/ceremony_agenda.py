@@ -116,7 +116,9 @@ def _attempt(state: CeremonyState, attempt: Attempt, todo: Agenda) -> None:
 
 def _vote(state: CeremonyState, attempt: Attempt, todo: Agenda) -> None:
     since = state.soft.since.get(attempt.key_id)
-    if state.seat not in attempt.voters or state.seat in attempt.votes or since is None or state.soft.deaf:
+    if state.seat not in attempt.voters or state.seat in attempt.votes or since is None:
+        return
+    if state.soft.deaf_since is not None:
         return
     if attempt.generate and attempt.phase is Phase.ANNOUNCE:
         return

@@ -7,8 +7,10 @@ from dataclasses import replace
 
 from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
 from signer_service.protocol import ceremony_opening
+from signer_service.protocol.ceremony_agenda import patience_ms
 from signer_service.protocol.ceremony_state import CeremonyState, Since
 from signer_service.protocol.log_state import Attempt, KeyLog
+from signer_service.protocol.machine import Note
 
 
 def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
@@ -27,6 +29,7 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
         *(each[1] for stood in soft.heals.values() for each in stood.values() if each[1] is not None),
         *(each[1] for each in soft.published.values()),
         *(each[1] for each in soft.current_since.values()),
+        *((soft.deaf_since,) if soft.deaf_since is not None else ()),
         *(each.until - state.timing.drain_window_ms for each in soft.draining.values()),
     )
     if all(at <= now for at in times):
@@ -49,16 +52,45 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
             published={k: (epoch, min(at, now)) for k, (epoch, at) in soft.published.items()},
             current_since={k: (epoch, min(at, now)) for k, (epoch, at) in soft.current_since.items()},
             draining={k: replace(each, until=min(each.until, end)) for k, each in soft.draining.items()},
+            deaf_since=min(soft.deaf_since, now) if soft.deaf_since is not None else None,
         ),
     )
 
 
 def listens(state: CeremonyState, hears: bool, now: Instant) -> CeremonyState:
-    """Who was deaf has waited for nobody: patience begins anew once what was said meanwhile can arrive."""
-    if hears and state.soft.deaf:
-        since = {key_id: replace(each, at=now) for key_id, each in state.soft.since.items()}
-        return replace(state, soft=replace(state.soft, since=since, deaf=False))
-    return replace(state, soft=replace(state.soft, deaf=not hears))
+    """Who was deaf has waited for nobody: that time does not count. What was said meanwhile has a while to arrive."""
+    soft = state.soft
+    if not hears:
+        return state if soft.deaf_since is not None else replace(state, soft=replace(soft, deaf_since=now))
+    if soft.deaf_since is None:
+        return state
+    since = {key_id: _heard_again(state, key_id, each, soft.deaf_since, now) for key_id, each in soft.since.items()}
+    return replace(state, soft=replace(soft, since=since, deaf_since=None, told_deaf=False))
+
+
+def _heard_again(state: CeremonyState, key_id: KeyId, seen: Since, deaf_since: Instant, now: Instant) -> Since:
+    attempt = state.log.keys[key_id].attempt if key_id in state.log.keys else None
+    if attempt is None:
+        return seen
+    patience = patience_ms(state, attempt)
+    heard = min(seen.at + now - deaf_since, now)
+    # In all no longer than patience itself in one phase, or short deafness again and again would put a vote off for
+    # ever.
+    grace = max(0, min(state.timing.resend_ms, max(patience, state.timing.resend_ms) - seen.grace_ms))
+    at = min(max(heard, now - patience + grace), now)
+    return replace(seen, at=Instant(at), grace_ms=seen.grace_ms + min(at - heard, grace))
+
+
+def tell_deaf(state: CeremonyState, wake: list[Instant], now: Instant) -> tuple[CeremonyState, tuple[Note, ...]]:
+    """Say once of each long deafness that this seat votes nobody late meanwhile; put on ``wake`` when to look again."""
+    since = state.soft.deaf_since
+    if since is None or state.soft.told_deaf:
+        return state, ()
+    due = Instant(since + state.timing.absent_holder_ms)
+    if now <= due:
+        wake.append(Instant(due + 1))
+        return state, ()
+    return replace(state, soft=replace(state.soft, told_deaf=True)), (Note("hears-nothing", {"since_ms": since}),)
 
 
 def noted(state: CeremonyState, now: Instant) -> CeremonyState:

@@ -165,12 +165,17 @@ class KeySecrets:
 
 @dataclass(frozen=True, slots=True)
 class Since:
-    """The phase that a key's attempt is in, and since when by this seat's clock; and since when enough are Ready."""
+    """The phase that a key's attempt is in, and since when by this seat's clock; and since when enough are Ready.
+
+    Time in which this seat was deaf does not count: ``at`` is later by that. ``grace_ms`` is how much later it is for
+    what was said meanwhile to arrive.
+    """
 
     open_id: OpenId
     phase: Phase
     at: Instant
     attested: Instant | None = None
+    grace_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,8 +221,9 @@ class Soft:
 
     caught_up: bool = False
     lost: bool = False
-    deaf: bool = False
+    deaf_since: Instant | None = None
     """What others say does not arrive: nobody is voted late."""
+    told_deaf: bool = False
     live: Mapping[Index, Peer] = field(default_factory=dict)
     roster_raw: bytes = b""
     roster: Roster | None = None

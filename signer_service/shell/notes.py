@@ -39,6 +39,7 @@ _WARN: Final = frozenset(
         "foreign-roster",
         "garbage-on-log",
         "heal-requested",
+        "hears-nothing",
         "key-record-refused",
         "no-share-from-ceremony",
         "ready-refused",

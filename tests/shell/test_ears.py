@@ -61,7 +61,7 @@ async def test_the_machine_learns_that_it_is_deaf_before_its_clock_has_its_say(t
     async def turn() -> bool:
         started.ceremonies.feed(Tick())
         await until(started.ceremonies._queue.empty, "the turn")
-        return started.ceremonies.state.soft.deaf
+        return started.ceremonies.state.soft.deaf_since is not None
 
     async with started.running():
         assert await turn()
