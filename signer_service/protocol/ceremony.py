@@ -283,11 +283,14 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
     key = state.log.keys.get(key_id)
     if key is None or key.current is None:
         return state
-    published = dict(state.soft.published)
+    published, rivals = dict(state.soft.published), dict(state.soft.rivals)
+    if seen is not None and seen.epoch == key.epoch and seen != key.current.record:
+        rivals[key_id] = (seen.epoch, now)
     if seen is not None and (seen == key.current.record or seen.epoch > key.epoch):
         published[key_id] = (seen.epoch, now)
     elif seen is not None and seen.epoch == key.epoch and state.in_doubt:
-        # Of the other side of a fork: two who write over each other decide nothing.
+        # Of the other side of a fork, or of the log that took the place of a lost one: two who write over each other
+        # decide nothing, and without a log of our own there is nothing that would.
         published[key_id] = (key.epoch, now)
     elif (
         key_id in published
@@ -295,7 +298,7 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
         and now >= published[key_id][1] + state.timing.resend_ms
     ):
         del published[key_id]
-    return _soft(state, published=published)
+    return _soft(state, published=published, rivals=rivals)
 
 
 def _remember_published(state: CeremonyState, send: Iterable[Outgoing], now: Instant) -> CeremonyState:

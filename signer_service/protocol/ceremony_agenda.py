@@ -184,6 +184,10 @@ def _publish(state: CeremonyState, key: KeyLog, todo: Agenda) -> None:
     wait = place * state.timing.takeover_ms
     if epoch > commit.epoch:
         return  # Others are ahead of us, or were: ours would be the wrong one, and pods do not go back.
+    rival = state.soft.rivals.get(key.key_id)
+    left_behind = state.soft.lost and rival is not None and rival[0] == commit.epoch
+    if left_behind and rival is not None and not todo.due(rival[1] + state.timing.republish_ms + wait):
+        return  # The operator has gone on in another log perhaps, and we were left on this one.
     if epoch == commit.epoch:
         # What took the log away may take the copies a moment later.
         every = state.timing.republish_ms if state.may_speak else state.timing.republish_doubt_ms

@@ -28,6 +28,7 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
         *(each[2] for each in soft.ended.values()),
         *(each[1] for stood in soft.heals.values() for each in stood.values() if each[1] is not None),
         *(each[1] for each in soft.published.values()),
+        *(each[1] for each in soft.rivals.values()),
         *(each[1] for each in soft.current_since.values()),
         *((soft.deaf_since,) if soft.deaf_since is not None else ()),
         *(each.until - state.timing.drain_window_ms for each in soft.draining.values()),
@@ -50,6 +51,7 @@ def not_ahead(state: CeremonyState, now: Instant) -> CeremonyState:
                 for k, stood in soft.heals.items()
             },
             published={k: (epoch, min(at, now)) for k, (epoch, at) in soft.published.items()},
+            rivals={k: (epoch, min(at, now)) for k, (epoch, at) in soft.rivals.items()},
             current_since={k: (epoch, min(at, now)) for k, (epoch, at) in soft.current_since.items()},
             draining={k: replace(each, until=min(each.until, end)) for k, each in soft.draining.items()},
             deaf_since=min(soft.deaf_since, now) if soft.deaf_since is not None else None,

@@ -239,6 +239,8 @@ class Soft:
     draining: Mapping[KeyId, Draining] = field(default_factory=dict)
     published: Mapping[KeyId, tuple[Epoch, Instant]] = field(default_factory=dict)
     """Of which epoch the copy on ``signer.v1.keys`` is, and when it was seen or written."""
+    rivals: Mapping[KeyId, tuple[Epoch, Instant]] = field(default_factory=dict)
+    """Where another record of our epoch stood there, and when it was last seen."""
     current_since: Mapping[KeyId, tuple[Epoch, Instant]] = field(default_factory=dict)
     anchoring: Anchoring | None = None
     """Reading began at key records that are not proven yet: nothing is sent, signed, written or erased."""

@@ -151,6 +151,40 @@ def test_a_seat_that_is_behind_on_a_lost_log_does_not_write_over_the_copy_of_tho
     assert world.seats[1].published == []
 
 
+def test_who_was_left_on_a_lost_log_does_not_write_over_what_the_next_log_made_of_the_same_epoch() -> None:
+    """Two went on in another log, and came to an epoch of the same number. The one that is left has an older life."""
+    world, _ = again(beginning(2, 3))
+    other, _ = again(beginning(2, 3), seed=5)
+    for each in (world, other):
+        for index in each.seats:
+            each.ask_refresh(index)
+        each.run(lambda each=each: each.agrees(2))  # type: ignore[misc]
+        each.run_for(2_000)
+    left, on = world.seats[1], other.seats[1]
+    world.feed(1, LogLost())
+    written = {1: 0, 2: 0}
+    for seat in (left, on):
+        seat.published.clear()
+    for _ in range(600):
+        for name, (seat, its) in {1: (left, world), 2: (on, other)}.items():
+            its.run_for(1_000)
+            written[name] += len(seat.published)
+            for record in seat.published:
+                world.feed(1, KeyCopySeen(playbook.KEY, record))
+                other.feed(1, KeyCopySeen(playbook.KEY, record))
+            seat.published.clear()
+    assert written[1] <= 1
+    assert written[2] <= 2
+    # Who loses the copies together with the log writes them again soon all the same, where nobody else has.
+    world.feed(2, LogLost())
+    own = world.key().current
+    assert own is not None
+    world.feed(2, KeyCopySeen(playbook.KEY, own.record))
+    world.seats[2].published.clear()
+    world.run_for(playbook.QUICK.republish_doubt_ms + 2_000)
+    assert len(world.seats[2].published) == 1
+
+
 def test_true_records_of_another_log_show_the_fork_and_commit_nothing() -> None:
     # The same seats and keys; in another log they began a refresh. The broker moves what they said there to this one.
     world, _ = again(beginning(2, 3))
