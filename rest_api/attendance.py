@@ -1,8 +1,9 @@
 """How many WebSockets there may be, and which of them goes when one more comes.
 
 As with connections (``doors``): refusing the newest would let whoever takes all places keep everybody else out. First
-goes one on which nobody has said who he is or asked for anything, then one on which nothing is under way; of these the
-one that has been so for longest. Whoever is owed a signature stays.
+goes one on which nobody has said yet who he is, then one on which nothing is under way; of these the one that has been
+so, or has said nothing, for longest. Whoever is known and owed an answer stays, from the moment his message came until
+the answer has left.
 """
 
 from collections.abc import Iterator
@@ -26,7 +27,7 @@ class Sockets:
         self._busy: set[Waiting] = set()
 
     def full(self) -> bool:
-        """Whether no further one should be taken: on each of so many there is something under way."""
+        """Whether no further one should be taken: each of so many is owed an answer."""
         return len(self._busy) >= self._most
 
     def count(self) -> int:
@@ -49,19 +50,22 @@ class Sockets:
             self._busy.discard(connection)
 
     def known(self, connection: Waiting) -> None:
-        """It was said who is there."""
+        """A message that is owed its answer said who is there."""
         if connection in self._strangers:
             del self._strangers[connection]
-            self._idle[connection] = None
+            self._busy.add(connection)
 
     def busy(self, connection: Waiting) -> None:
-        """Something is under way on it."""
-        if connection in self._idle:
+        """A message came. Whoever is a stranger still is one; those who were silent for longer go before him."""
+        if connection in self._strangers:
+            del self._strangers[connection]
+            self._strangers[connection] = None
+        elif connection in self._idle:
             del self._idle[connection]
             self._busy.add(connection)
 
     def idle(self, connection: Waiting) -> None:
-        """Nothing is any more."""
+        """All answers have left."""
         if connection in self._busy:
             self._busy.discard(connection)
             self._idle[connection] = None

@@ -9,9 +9,11 @@ or memory that costs a stranger a few bytes. How many WebSockets there may be, `
 """
 
 import asyncio
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
+from uvicorn.protocols.utils import ClientDisconnected
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.frames import Frame
 from websockets.http11 import Request
@@ -20,7 +22,8 @@ MAX_FRAME_BYTES: Final = 512 * 1024
 """As much as a body may have: 64 KiB of text may be written with six characters for each byte."""
 PING_EVERY_S: Final = 20.0
 PONG_WITHIN_S: Final = 45.0
-"""More than the longest deadline: while a window is full nothing is read, a pong neither."""
+"""More than the longest deadline: while a message waits for a place nothing is read, a pong neither. Where several wait
+one after the other it takes longer, and each that is taken counts as a pong."""
 MOST_CONNECTIONS: Final = 512
 SLICE_BYTES: Final = 1024
 """As much is parsed at a time. A read may bring 256 KiB, which could be forty thousand messages."""
@@ -50,10 +53,14 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
         super().__init__(*args, **kwargs)
         self._unparsed = bytearray()
         self._control_frames = 0
+        self._parsed_at = 0.0
+        self._taken_at = 0.0
         self._end_timer: asyncio.TimerHandle | None = None
         self._message_timer: asyncio.TimerHandle | None = None
         self.may_hold: Callable[[int], bool] = _anything
         """Told how many bytes of an unfinished message there are. False: that is too much."""
+        self.came_at = 0.0
+        """When the message that was taken last was whole, ``time.perf_counter``: it may have waited since."""
         self.over: asyncio.Future[None] = self.loop.create_future()
         """Done when the connection is lost: the application may be busy with one message, and not at the next."""
 
@@ -94,6 +101,7 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
                 return
             part = bytes(self._unparsed[:SLICE_BYTES])
             del self._unparsed[:SLICE_BYTES]
+            self._parsed_at = time.perf_counter()
             super().data_received(part)
             if self.conn.handshake_exc is not None:
                 self._refuse_head()
@@ -137,11 +145,22 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
     async def receive(self) -> Any:
         """The next event of the application."""
         event = await super().receive()
+        # All that wait are of one slice: the next is parsed when they are taken.
+        self.came_at = self._parsed_at
+        self._taken_at = self.loop.time()
         self._parse()
         return event
 
     async def send(self, message: Any) -> None:
-        """An event of the application."""
+        """An event of the application.
+
+        Raises:
+            ClientDisconnected: for an answer that comes after a goodbye, or after the end.
+        """
+        await self.writable.wait()
+        if self.close_sent and message["type"] == "websocket.send":
+            # To uvicorn it is an error of the application, which cannot know that we have cut the connection off.
+            raise ClientDisconnected
         await super().send(message)
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             # Refused, and said so: uvicorn would write an error into the log for each.
@@ -204,7 +223,8 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
 
     def _fail(self, code: int, reason: str) -> None:
         self.frames = []
-        if not self.close_sent:
+        # One that is lost may not be written to: whoever is here for its place would be told that we failed.
+        if not self.close_sent and not self.disconnected:
             self.conn.fail(code, reason)
             self.handle_parser_exception()
 
@@ -215,7 +235,15 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
             self._watch_end()
 
     def keepalive_timeout(self) -> None:
-        """Cut off a peer that answers no ping: a mere close would wait for ever for it to take what it was sent."""
+        """Cut off a peer that answers no ping: a mere close would wait for ever for it to take what it was sent.
+
+        Its pong may be behind messages that wait for us; but whoever takes nothing is not kept waiting by us alone.
+        """
+        within_s = self.ping_timeout or 0.0
+        if self._taken_at > self.loop.time() - within_s and not self.transport.get_write_buffer_size():
+            self._control_frames = 0
+            self.pong_timer = self.loop.call_later(within_s, self.keepalive_timeout)
+            return
         super().keepalive_timeout()
         self.transport.abort()
 

@@ -17,14 +17,15 @@ answered with whose it is: ``{"id": "t", "token": "sft_…"}`` → ``{"id": "t",
 
 A message whose id cannot be read (not JSON, not an object, no id) is answered with ``"id": null``. An error concerns
 that message alone; 429 and 503 say in ``retry_after_s`` when to try again. ``Request-Timeout-Ms`` and ``Authorization``
-of the upgrade request hold for every message.
+of the upgrade request hold for every message; its time begins when it is read.
 
 Bounds: a message has at most 64 KiB; 64 are under way on a connection, and further ones are read when there is room (so
 read answers while you send). A frame above 512 KiB closes the connection (1009), and so does a message that takes more
-than 31 s to come, or more than 256 pings in 20 s (1008). Whoever answers no ping within 45 s is cut off. Close codes of
-ours: 1001, this pod is going away (messages without an answer may have been signed; connect again); 1013, there is no
-room: nothing was under way on this one, and another one came, or too much is on its way to the pod; and 1011, an
-internal error. An upgrade that is refused gets the problem as its HTTP answer.
+than 31 s to come, or more than 256 pings in 20 s (1008). Whoever answers no ping within 45 s is cut off, unless he has
+taken all that he was sent and it is his messages that wait for the pod. Close codes of ours: 1001, this pod is going
+away (messages without an answer may have been signed; connect again); 1013, there is no room: another one came, and on
+this one no message was without its answer, or none had said yet who is there, or too much is on its way to the pod; and
+1011, an internal error. An upgrade that is refused gets the problem as its HTTP answer.
 """
 
 import asyncio
@@ -106,7 +107,6 @@ class _Session:
         self._connection = connection
         self._over = connection.over
         self._sockets = services(socket).sockets
-        self._under_way = 0
         self._timeout_ms = timeout_ms
         self._authorization: str | None = None
         self._gateway = services(socket).gateway
@@ -114,6 +114,8 @@ class _Session:
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
         self._gone = False
         self._unsent = 0
+        """Messages that were taken and whose answers have not left."""
+        self._room_at = 0.0
         self._quiet = asyncio.Event()
         self._quiet.set()
 
@@ -147,13 +149,19 @@ class _Session:
 
     async def _read(self) -> None:
         while True:
-            await self._window.acquire()
+            if self._window.locked():
+                await self._window.acquire()
+                self._room_at = time.perf_counter()
+            else:
+                await self._window.acquire()
             event = await self._socket.receive()
             if event["type"] == "websocket.disconnect":
                 return
             self._unsent += 1
             self._quiet.clear()
-            came = time.perf_counter()
+            self._sockets.busy(self._connection)
+            # From when it came, though others were before it; but the client's own window is no time of ours.
+            came = max(self._connection.came_at, self._room_at)
             await services(self._socket).turns.mine(self._over.done)
             if self._over.done():
                 return
@@ -167,6 +175,7 @@ class _Session:
             self._unsent -= 1
             if self._unsent == 0:
                 self._quiet.set()
+                self._sockets.idle(self._connection)
 
     async def _drained(self) -> None:
         """Return when the pod drains and every answer has left; what comes meanwhile is told so."""
@@ -226,10 +235,8 @@ class _Session:
             window.release()
             raise of_unavailable(error) from None
         future.add_done_callback(lambda _: window.release())
-        self._owe(1)
 
         def done(future: asyncio.Future[Result]) -> None:
-            self._owe(-1)
             if span is not None:
                 span.end(outcome_code(future.result()))
             if not self._gone:
@@ -248,23 +255,12 @@ class _Session:
             return timeout_ms
         loop = asyncio.get_running_loop()
         ends_at = loop.time() + timeout_ms / 1000
-        self._owe(1)
         try:
             async with asyncio.timeout_at(ends_at):
                 await window.acquire()
         except TimeoutError:
             raise Problem("in-flight-limit", "there was no room for this message; it was not sent") from None
-        finally:
-            self._owe(-1)
         return max(1, int((ends_at - loop.time()) * 1000))
-
-    def _owe(self, change: int) -> None:
-        """So many more signatures are to come on this connection."""
-        self._under_way += change
-        if self._under_way == 0:
-            self._sockets.idle(self._connection)
-        else:
-            self._sockets.busy(self._connection)
 
     def _begin_span(self) -> Span | None:
         """A trace of its own for each message, linked to the connection's: a connection lives for hours."""

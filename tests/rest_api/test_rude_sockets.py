@@ -166,7 +166,7 @@ class Visitor:
         self.gone = True
 
 
-def test_strangers_make_room_first_then_who_has_been_idle_longest_and_never_who_is_owed_a_signature() -> None:
+def test_strangers_make_room_first_then_who_has_been_idle_longest_and_never_who_is_owed_an_answer() -> None:
     registry, visitors = Sockets(4), [Visitor() for _ in range(7)]
     busy, idle, lately, stranger, *more = visitors
 
@@ -177,8 +177,8 @@ def test_strangers_make_room_first_then_who_has_been_idle_longest_and_never_who_
         for each in (stranger, busy, lately, idle):
             stack.enter_context(registry.one(each))
         for each in (busy, idle, lately):
-            registry.known(each)
             registry.busy(each)
+            registry.known(each)
         registry.idle(idle)
         registry.idle(lately)
         registry.busy(stranger)  # it is none: nobody has said who is there
@@ -186,6 +186,7 @@ def test_strangers_make_room_first_then_who_has_been_idle_longest_and_never_who_
             stack.enter_context(registry.one(each))
             assert gone() == expected
         registry.known(more[-1])
+        registry.idle(more[-1])
         with registry.one(Visitor()):
             assert gone() == [1, 3, 4, 5]
             assert registry.count() == 4
@@ -194,10 +195,21 @@ def test_strangers_make_room_first_then_who_has_been_idle_longest_and_never_who_
             registry.busy(each)
         with registry.one(last := Visitor()):
             registry.known(last)
-            registry.busy(last)
             assert registry.full()
         assert not busy.gone
     assert registry.count() == 0
+
+
+def test_of_strangers_the_one_goes_first_whose_last_message_is_longest_ago() -> None:
+    registry, visitors = Sockets(3), [Visitor() for _ in range(3)]
+    with contextlib.ExitStack() as stack:
+        for each in visitors:
+            stack.enter_context(registry.one(each))
+        registry.busy(visitors[0])
+        for expected in ([1], [1, 2]):
+            stack.enter_context(registry.one(Visitor()))
+            assert [number for number, each in enumerate(visitors) if each.gone] == expected
+        assert registry.count() == 3
 
 
 async def test_idle_sockets_keep_nobody_out(pod: Pod, monkeypatch: pytest.MonkeyPatch) -> None:
