@@ -16,12 +16,12 @@ from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallab
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from common.wire.messages import MAX_DEADLINE_MS
-from rest_api import cycles, doors, turns
+from rest_api import cycles, doors, turns, upgrades
 from rest_api.taking import Taking
 
 MAX_HEAD_BYTES: Final = 32 * 1024
-"""Request line and headers: four times what browsers and proxies are used to send. As much again may wait, of requests
-that came before the answer to one before them."""
+"""Request line and headers: four times what browsers and proxies are used to send. As much again may wait, of heads
+that came before the answer to one before them; and of bodies what one read brings (``cycles.Flow``)."""
 HEAD_WITHIN_S: Final[float] = 10.0
 """From the connection, or from the first byte of a later request, to the end of its headers."""
 SLICE_BYTES: Final = 8 * 1024
@@ -38,12 +38,8 @@ _TOO_LARGE: Final = b"431 Request Header Fields Too Large"
 _TOO_SLOW: Final = b"408 Request Timeout"
 
 _OVERRIDDEN: Final = (
-    "_should_upgrade",
-    "_start_asgi_task",
-    "_unset_keepalive_if_required",
-    "handle_websocket_upgrade",
-    "on_response_complete",
-    "timeout_keep_alive_handler",
+    "_should_upgrade _start_asgi_task _unset_keepalive_if_required handle_websocket_upgrade"
+    " on_response_complete timeout_keep_alive_handler"
 )
 
 
@@ -53,7 +49,7 @@ def check(protocol: type) -> None:
     Raises:
         ImportError: with the names.
     """
-    missing = [name for name in _OVERRIDDEN if not callable(getattr(protocol, name, None))]
+    missing = [name for name in _OVERRIDDEN.split() if not callable(getattr(protocol, name, None))]
     if missing:
         raise ImportError(
             f"uvicorn {uvicorn.__version__} has no {', '.join(missing)}: install the version of requirements.lock"
@@ -63,12 +59,8 @@ def check(protocol: type) -> None:
 check(HttpToolsProtocol)
 
 
-class HeadTooLarge(Exception):
+class Stop(Exception):
     """Raised out of a callback to make the parser stop at once."""
-
-
-class TooManyAtOnce(Exception):
-    """The same, for more requests than may wait."""
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -77,12 +69,9 @@ class BoundedHttp(HttpToolsProtocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._in_head = True
-        self._asked = False
-        self._told = False
-        self._parsed_bytes = 0
-        self._unparsed_bytes = 0
-        self._too_large = False
-        self._over = False
+        self._asked = self._told = False
+        self._parsed_bytes = self._unparsed_bytes = 0
+        self._too_large = self._over = False
         self._head_timer: asyncio.TimerHandle | None = None
         self._body_timer: asyncio.TimerHandle | None = None
         self._door = doors.of(self.server_state)
@@ -90,6 +79,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
+        self.flow = cycles.Flow(transport, self.pipeline)
         self._taking = Taking(transport, self._abort)
         self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._too_slow)
         self._door.enter(self)
@@ -171,11 +161,13 @@ class BoundedHttp(HttpToolsProtocol):
         self._told = False
         try:
             self.parser.feed_data(part)
-        except httptools.HttpParserUpgrade:
-            # One that we do not know is answered like any other request; what comes after it in this read is dropped.
+        except httptools.HttpParserUpgrade as upgrade:
             if self._should_upgrade():
                 self.handle_websocket_upgrade()
-            return False
+                return False
+            plain = upgrades.plain_head(self.parser, self.url, self.headers)
+            self.parser = upgrades.parser_of(self)
+            return self._parse(plain + part[upgrade.args[0] :])  # as deep as requests may wait
         except httptools.HttpParserError:
             self._end(_TOO_LARGE if self._too_large else _BAD)
             return False
@@ -204,9 +196,9 @@ class BoundedHttp(HttpToolsProtocol):
     def on_message_begin(self) -> None:
         if len(self.pipeline) >= MOST_PIPELINED:
             self._abort()
-            raise TooManyAtOnce
+            raise Stop
         self._in_head = self._told = self._asked = True
-        self._parsed_bytes = sum(cycles.held_bytes(cycle) for cycle, _ in self.pipeline)
+        self._parsed_bytes = sum(cycles.head_bytes(cycle) for cycle, _ in self.pipeline)
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -219,6 +211,10 @@ class BoundedHttp(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
+        if self.parser.get_method() == b"CONNECT":
+            raise Stop  # what is to go through a tunnel must not be read as requests
+        if self._comes_again():
+            return
         super().on_headers_complete()
         self._in_head = False
         self._stop_timer()
@@ -226,21 +222,26 @@ class BoundedHttp(HttpToolsProtocol):
 
     def on_body(self, body: bytes) -> None:
         self._told = True
-        if self.pipeline:
-            # Of a request that waits: nobody reads it yet.
-            self._count(len(body))
         super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._comes_again():
+            return
         self._stop_body_timer()
         if self._owes():
             self._door.owe(self)
         super().on_message_complete()
 
+    def _comes_again(self) -> bool:
+        """Whether this head asks for a protocol that we do not speak: it is read once more, without that."""
+        return self.parser.should_upgrade() and not self._should_upgrade()
+
     # --- the answer
 
     def on_response_complete(self) -> None:
         super().on_response_complete()
+        if not self.transport.is_closing():
+            self.flow.resume_reading()  # the last that waited may have its turn now
         self._taking.watch()
         # The next may have begun.
         if self._answering is None or self._answering.response_complete or self._answering.more_body:
@@ -256,17 +257,22 @@ class BoundedHttp(HttpToolsProtocol):
         self._parsed_bytes += size
         if self._parsed_bytes > MAX_HEAD_BYTES:
             self._too_large = True
-            raise HeadTooLarge
+            raise Stop
 
     def _too_slow(self) -> None:
         self._head_timer = None
-        self._end(_TOO_SLOW if self._asked else b"")
+        if self.flow.read_paused:  # it may have come: we do not look while an answer is made
+            self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._too_slow)
+        else:
+            self._end(_TOO_SLOW if self._asked else b"")
 
     def _body_too_slow(self) -> None:
         self._body_timer = None
         if self.transport.is_closing():
             return
-        if self._owes():
+        if self.flow.read_paused:
+            self._body_timer = self.loop.call_later(BODY_WITHIN_S, self._body_too_slow)
+        elif self._owes():
             self._abort()
         else:
             self.transport.close()
