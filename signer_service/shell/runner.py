@@ -327,7 +327,11 @@ class Replica:
                 _log.warning("the ceremony log has records that we did not read for long: reading on with a new client")
                 self._log.renew()
 
-        await unread.watch(asker, self._names.ceremony, self._ceremonies.next_offset, renew, unread.LOOK_S)
+        def lost(at: int, end: int) -> None:
+            if not self._ceremonies.state.soft.lost:
+                self._on_log_lost(self._names.ceremony, f"it ends at {end}, this replica is at {at}")
+
+        await unread.watch(asker, self._names.ceremony, self._ceremonies.next_offset, renew, lost, unread.LOOK_S)
 
     async def _prepare_topics(self) -> None:
         """Make our own, where it is ours to make, and look whether all are as they should be."""
