@@ -6,6 +6,7 @@ tries again after one, two, four and eight seconds.
 """
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -18,6 +19,10 @@ AT_ONCE: Final = 256
 who are inside want something, too, and because nobody counts these (``doors.KEPT_BACK`` has their descriptors)."""
 AGAIN_S: Final = 0.1
 """How long nobody is taken when the process or the machine has no descriptor left."""
+SAY_AGAIN_S: Final = 10.0
+"""As often it is said, while it lasts."""
+
+_SHORTAGES: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 _logger = logging.getLogger(__name__)
 
@@ -37,6 +42,7 @@ class Listener:
         self._serving = True
         self._making: set[asyncio.Task[None]] = set()
         self._again: asyncio.TimerHandle | None = None
+        self._say_at = self._loop.time()
         self._loop.add_reader(listening.fileno(), self._take)
 
     def is_serving(self) -> bool:
@@ -75,7 +81,9 @@ class Listener:
             self._take_some(AT_ONCE)
         except OSError as error:
             # No descriptor or no memory: the socket stays readable, and looked at at once it would say so for ever.
-            _logger.warning("no connection can be taken: %s", error.strerror)
+            if self._loop.time() >= self._say_at:
+                self._say_at = self._loop.time() + SAY_AGAIN_S
+                _logger.warning("no connection can be taken: %s", error.strerror)
             self._loop.remove_reader(self.listening.fileno())
             self._again = self._loop.call_later(AGAIN_S, self._loop.add_reader, self.listening.fileno(), self._take)
 
@@ -94,6 +102,10 @@ class Listener:
             return False
         except ConnectionAbortedError:
             return True
+        except OSError as error:
+            if self._serving or error.errno in _SHORTAGES:
+                raise
+            return True  # of that connection alone (accept(2) has many): those behind it are not lost for it
         connection.setblocking(False)
         task = self._loop.create_task(self._make(connection))
         self._making.add(task)

@@ -1,12 +1,14 @@
 """Connections are taken as they come: a crowd at once, none lost at the close, and on again after a shortage."""
 
 import asyncio
+import errno
 import os
 import resource
 import socket
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
+from typing import Any
 
 import pytest
 
@@ -134,8 +136,68 @@ async def test_who_went_before_he_was_taken_disturbs_nobody() -> None:
         await listener.close()
 
 
-async def test_without_descriptors_it_waits_and_goes_on_when_there_are_some(caplog: pytest.LogCaptureFixture) -> None:
+class Failing(socket.socket):
+    """A listening socket of which a connection is taken with an error each, while there are some."""
+
+    errors: list[int] = []  # noqa: RUF012 - a socket has no other attributes; emptied as they are met
+
+    def accept(self) -> tuple[socket.socket, Any]:
+        made = super().accept()
+        if self.errors:
+            made[0].close()
+            raise OSError(self.errors.pop(), "as the test wants")
+        return made
+
+
+@pytest.fixture
+def failing() -> Iterator[Failing]:
+    with Failing(fileno=listening().detach()) as door:
+        yield door
+    Failing.errors.clear()
+
+
+async def test_an_error_of_one_connection_at_the_close_loses_no_other(failing: Failing) -> None:
+    with ExitStack() as stack:
+        listener = Listener(failing, Greeter)
+        crowd = [connected(stack, failing) for _ in range(20)]
+        Failing.errors += [errno.EPROTO, errno.EPERM, errno.EHOSTUNREACH]
+        await listener.close()
+        assert [await heard(each) for each in crowd] == [b""] * 3 + [b"hello"] * 17
+
+
+async def test_without_descriptors_at_the_close_it_ends_and_says_so(
+    failing: Failing, caplog: pytest.LogCaptureFixture
+) -> None:
+    with ExitStack() as stack:
+        listener = Listener(failing, Greeter)
+        for _ in range(5):
+            connected(stack, failing)
+        Failing.errors += [errno.EMFILE]
+        async with asyncio.timeout(20):
+            await listener.close()
+        assert not Greeter.made
+        assert caplog.text.count("connections that waited are lost") == 1
+
+
+async def test_an_error_of_one_connection_keeps_it_from_no_other(failing: Failing) -> None:
+    with ExitStack() as stack:
+        listener = Listener(failing, Greeter)
+        Failing.errors += [errno.EPROTO, errno.EPERM]
+        crowd = [connected(stack, failing) for _ in range(3)]
+        assert [await heard(each) for each in crowd] == [b"", b"", b"hello"]
+        await listener.close()
+
+
+async def test_without_descriptors_it_waits_says_so_now_and_then_and_goes_on_when_there_are_some(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    tries: set[int] = set()
+
+    def tried(listener: Listener, times: int) -> bool:
+        tries.add(int(listener._again.when() * 1e6) if listener._again else 0)
+        return len(tries) > times
+
     with ExitStack() as stack, listening() as door:
         stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
         listener = Listener(door, Greeter)
@@ -143,7 +205,11 @@ async def test_without_descriptors_it_waits_and_goes_on_when_there_are_some(capl
         with open(os.devnull, "rb") as highest:  # noqa: PTH123, ASYNC230 - its number is what is wanted
             lowest_free = highest.fileno()
         resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, hard))
-        await until(lambda: caplog.text.count("no connection can be taken") >= 2, "it is said, and tried again")
+        await until(lambda: tried(listener, 4), "it is tried again and again")
+        assert caplog.text.count("no connection can be taken") == 1
+        monkeypatch.setattr(accepting, "SAY_AGAIN_S", 0.0)
+        listener._say_at = 0.0
+        await until(lambda: caplog.text.count("no connection can be taken") >= 3, "it lasts, and is said")
         assert not Greeter.made
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
         assert await heard(client) == b"hello"
