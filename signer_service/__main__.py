@@ -137,11 +137,18 @@ def _new_log(
 def key_records_of_system(
     epoch: Annotated[
         list[str] | None,
-        typer.Option(metavar="ID:N", help="Take this epoch of a key and not the newest; may be repeated."),
+        typer.Option(
+            metavar="ID:N",
+            help="Take this epoch of a key and not the newest, from the ceremony log if need be; may be repeated.",
+        ),
     ] = None,
     own_state: Annotated[
         bool, typer.Option("--own-state", help="Read this seat's state directory, too; the replica must be stopped.")
     ] = False,
+    log: Annotated[
+        Path | None,
+        typer.Option(help="With --epoch: look into this ceremony log, saved by `audit --save`, not the broker's."),
+    ] = None,
 ) -> None:
     """Print the newest record of each key, for `provision --key-records`; configured by SIGNER_SERVICE_* as `run`.
 
@@ -152,8 +159,10 @@ def key_records_of_system(
         from signer_service import key_records, settings  # noqa: PLC0415
 
         asked = dict(key_records.parse_epoch(text) for text in epoch or ())
+        if log is not None and not asked:
+            raise BadInput("usage", "--log goes with --epoch")
         return key_records.of_system(
-            settings.load(), asked, typer.echo, lambda line: typer.echo(line, err=True), own_state=own_state
+            settings.load(), asked, typer.echo, lambda line: typer.echo(line, err=True), own_state=own_state, log=log
         )
 
     raise typer.Exit(_guarded(read))

@@ -6,7 +6,8 @@ operator's key is, there is mostly no way to the broker, so the records travel a
 a line of base64 for each key. Nothing in it is secret, and nothing in it is believed because of where it came from.
 
 A log that goes on from an older epoch than seats hold may cost the key, and ``signer.v1.keys`` may be old. So it is
-compared with what seats say, and with the state directory of a seat that is stopped, if that is asked for.
+compared with what seats say, and with the state directory of a seat that is stopped, if that is asked for. Where an
+older epoch is asked for, of which t seats still hold shares, its record is looked for on the ceremony log as well.
 """
 
 import asyncio
@@ -25,9 +26,11 @@ from common.kafka.security import read_security_file
 from common.trust import check_key_record, facts, read_roster
 from common.wire import codec, topics
 from common.wire.messages import KeyRecord, Roster
-from signer_service.audit.facts import Logged
+from signer_service.audit import log_file
+from signer_service.audit.facts import DoesNotHold, Logged
 from signer_service.audit.source import read_log_of
 from signer_service.new_log import NewLog
+from signer_service.old_records import OldRecords
 from signer_service.protocol.ceremony_disk import Journal
 from signer_service.protocol.ceremony_state import KeySecrets
 from signer_service.protocol.snapshot import unpack
@@ -97,7 +100,13 @@ def choose(found: Found, asked: Epochs, said: Said) -> dict[KeyId, bytes]:
 
 
 def of_system(
-    settings: Settings, asked: Epochs, echo: Callable[[str], None], note: Callable[[str], None], *, own_state: bool
+    settings: Settings,
+    asked: Epochs,
+    echo: Callable[[str], None],
+    note: Callable[[str], None],
+    *,
+    own_state: bool,
+    log: Path | None = None,
 ) -> int:
     """Print the records with ``echo``, and what they are and were compared with by ``note``. Returns the exit code.
 
@@ -107,6 +116,8 @@ def of_system(
         echo: Standard output.
         note: Standard error.
         own_state: Read this seat's state directory as well; the replica must not be running.
+        log: A ceremony log that `audit --save` wrote; else the one on the broker is read where an epoch of ``asked``
+            is found nowhere else. That it is lost, cut or empty is said and no error.
 
     Raises:
         BadInput: a file or a setting, or records that contradict each other. Unavailable: the broker, a topic, a newer
@@ -114,22 +125,31 @@ def of_system(
     """
     operator_key = read_public_key(settings.operator_pub, "operator public key")
     roster = _roster(settings, operator_key)
-    own, said_by_disk = _own_state(settings, operator_key) if own_state else ([], {})
+    own, said_by_disk = _own_state(settings, operator_key, note) if own_state else ([], {})
     beats = topics.presence(settings.topic_prefix).name
     word = SeatsWord(beats, roster)
     for key_id, epoch in said_by_disk.items():
         word.heard(key_id, settings.seat, epoch)
     topic = topics.keys(settings.topic_prefix).name
     raws = [*own]
-    asyncio.run(_read(settings, topic, raws.append, beats, word.take))
+    # The beats first: what a seat commits and says in between is found among the records then.
+    asyncio.run(_read(settings, beats, lambda logged: word.take(logged.value)))
+    asyncio.run(_read(settings, topic, lambda logged: raws.append(logged.value)))
     found = found_in(raws, operator_key, settings.topic_prefix)
+    if missing := {key_id: epoch for key_id, epoch in asked.items() if epoch not in found.get(key_id, {})}:
+        old = OldRecords(missing, settings.topic_prefix, operator_key)
+        try:
+            _read_log(settings, log, old.take)
+        except (Unavailable, DoesNotHold) as error:
+            note(f"not all of the ceremony log was read: {error}")
+        found = found_in([*raws, *old.found()], operator_key, settings.topic_prefix)
     records = choose(found, asked, word.said)
     if not records:
         raise Unavailable(
             "key-records",
             f"{topic} has no key record of this operator: start a signer that has a share, it writes its own",
         )
-    for line in _lines(found, records, word.said, roster):
+    for line in _lines(found, records, asked, word.said, roster):
         note(line)
     echo(f"{LEAVES}{roster.log_generation}")
     for raw in records.values():
@@ -137,12 +157,18 @@ def of_system(
     return 0
 
 
-def _lines(found: Found, records: Mapping[KeyId, bytes], said: Said, roster: Roster) -> Iterable[str]:
+def _lines(found: Found, records: Mapping[KeyId, bytes], asked: Epochs, said: Said, roster: Roster) -> Iterable[str]:
     for key_id, raw in records.items():
         record = codec.decode(raw, KeyRecord)
         yield f"{key_id}: epoch {record.epoch}, public key {base64.b64encode(record.public_key).decode()}"
         if record.epoch < max(found[key_id]):
             yield f"{key_id}: NOT the newest: there is a record of epoch {max(found[key_id])}"
+        if key_id in asked:
+            seats_then = " ".join(str(share.index) for share in record.verification_shares)
+            yield (
+                f"{key_id}: {record.threshold} of the seats {seats_then} have to hold their shares of epoch "
+                f"{record.epoch} (see `inspect`): else nobody can sign"
+            )
         seats = [f"seat {seat} is in epoch {epoch}" for seat, epoch in sorted(said.get(key_id, {}).items())]
         yield f"{key_id}: {', '.join(seats) if seats else 'no seat was heard: compare with `signer-flow status`'}"
     for key in roster.keys:
@@ -154,9 +180,7 @@ def _lines(found: Found, records: Mapping[KeyId, bytes], said: Said, roster: Ros
     yield f"the log of generation {roster.log_generation} is left"
 
 
-async def _read(
-    settings: Settings, keys: str, take_key: Callable[[bytes], None], beats: str, take_beat: Callable[[bytes], None]
-) -> None:
+async def _read(settings: Settings, topic: str, take: Callable[[Logged], None]) -> None:
     kafka = KafkaSettings(
         settings.kafka_bootstrap,
         f"signer-{settings.index}-key-records",
@@ -165,16 +189,25 @@ async def _read(
         security=read_security_file(settings.kafka_security_file, f"{PREFIX}KAFKA_SECURITY_FILE"),
         variables=PREFIX,
     )
+    await read_log_of(partial(KafkaClient, kafka), topic, take)
 
-    async def read(topic: str, take: Callable[[bytes], None]) -> None:
-        def take_logged(logged: Logged) -> None:
-            take(logged.value)
 
-        await read_log_of(partial(KafkaClient, kafka), topic, take_logged)
-
-    # The beats first: what a seat commits and says in between is found among the records then.
-    await read(beats, take_beat)
-    await read(keys, take_key)
+def _read_log(settings: Settings, path: Path | None, take: Callable[[Logged], None]) -> None:
+    topic = topics.ceremony(settings.topic_prefix).name
+    if path is None:
+        try:
+            asyncio.run(_read(settings, topic, take))
+        except BadInput as error:
+            if error.code != "partitions":
+                raise
+            # A lost log that a broker made anew by itself.
+            raise Unavailable(error.code, error.detail) from None
+        return
+    with log_file.opened(path) as reader:
+        if reader.topic != topic:
+            raise BadInput("log-file", f"{path} is the log of the topic {reader.topic}, not {topic}")
+        for logged in reader:
+            take(logged)
 
 
 def _roster(settings: Settings, operator_key: bytes) -> Roster:
@@ -186,7 +219,9 @@ def _roster(settings: Settings, operator_key: bytes) -> Roster:
         raise BadInput("roster-file", f"roster {settings.roster}: {error.detail}") from error
 
 
-def _own_state(settings: Settings, operator_key: bytes) -> tuple[list[bytes], dict[KeyId, int]]:
+def _own_state(
+    settings: Settings, operator_key: bytes, note: Callable[[str], None]
+) -> tuple[list[bytes], dict[KeyId, int]]:
     """The records that our journal has, and the newest epoch of each key that it or a share speaks of."""
     if not (settings.state_dir / "journal").is_file():
         raise BadInput("state-file", f"{settings.state_dir / 'journal'} is not there: nothing was ever saved there")
@@ -203,7 +238,8 @@ def _own_state(settings: Settings, operator_key: bytes) -> tuple[list[bytes], di
     raws = [codec.encode(each.current.record) for each in keys.values() if each.current is not None]
     newest: dict[KeyId, int] = {key_id: each.epoch for key_id, each in keys.items()}
     for key_id, content in saved.secrets.items():
-        held = [share.epoch for share in unpack(KeySecrets, content.expose()).held]
+        held = sorted(share.epoch for share in unpack(KeySecrets, content.expose()).held)
+        note(f"{key_id}: shares on this disk: of epochs {held}" if held else f"{key_id}: no share on this disk")
         newest[key_id] = max([newest.get(key_id, 0), *held])
     return raws, newest
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from common.ids import Index, Instant
+from common.ids import Index, Instant, KeyId
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.wire.messages import Presence
@@ -21,7 +21,8 @@ class Watchdog:
 
     def look(self, state: CeremonyState, beats: Mapping[Index, Presence], now: Instant) -> None:
         """Compare what stands now with what stood before. ``beats``: the last one of each other live seat."""
-        self._set("old_epoch_held", ", ".join(old_epochs_held(state)))
+        # With the epochs: where too few hold the current one, a person looks here for an older one that t still hold.
+        self._set("old_epoch_held", "; ".join(_shares(state, key_id) for key_id in old_epochs_held(state)))
         self._set("refresh_overdue", ", ".join(overdue(state, now)))
         self._set("committee_out_of_reach", "; ".join(unreachable(state).values()))
         self._set("fold_differs", ", ".join(f"seat {seat}" for seat in differing(state.log, beats)))
@@ -34,3 +35,8 @@ class Watchdog:
             _log.warning("alarm", alarm=alarm, about=about)
         elif before and not about:
             _log.info("alarm is over", alarm=alarm)
+
+
+def _shares(state: CeremonyState, key_id: KeyId) -> str:
+    epochs = ", ".join(map(str, sorted(each.epoch for each in state.of_key(key_id).held)))
+    return f"{key_id}: shares of epochs {epochs}"
