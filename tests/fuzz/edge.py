@@ -204,6 +204,10 @@ _UPGRADE: Final = _request(
     "GET", "/sign/ws", b"", "", "Upgrade: websocket", "Connection: Upgrade", "Sec-WebSocket-Version: 13",
     "Sec-WebSocket-Key: " + base64.b64encode(bytes(16)).decode(),
 )  # fmt: skip
+_H2C: Final = _request(
+    "POST", "/v1/sign", b'{"text":"hello"}', "application/json", "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c",
+    "HTTP2-Settings: AAEAAEAAAAIAAAAB",
+)  # fmt: skip
 _MULTIPART: Final = b'--x\r\nContent-Disposition: form-data; name="text"\r\n\r\nhello\r\n--x--\r\n'
 _CHUNKED: Final = _request("POST", "/v1/sign", b"", "", "Content-Type: application/json", "Transfer-Encoding: chunked")
 WORDS: Final = (
@@ -222,6 +226,7 @@ def front_seeds() -> list[bytes]:
     streams = [
         sign,
         sign + _request("GET", "/healthz"),
+        _H2C + _request("GET", "/healthz", b"", "", "Connection: upgrade", "Upgrade: foo"),
         _request("POST", "/v1/sign/batch", b'{"items":[{"text":"a","reference":"r"},{"data":"AAEC"},7]}'),
         _request("POST", "/v1/verify", verify),
         _request("POST", "/sign", b"text=hello", "application/x-www-form-urlencoded", "Accept: text/plain"),
