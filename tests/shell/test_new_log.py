@@ -4,6 +4,7 @@ import asyncio
 import base64
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -24,7 +25,7 @@ from signer_service.key_records import LEAVES, choose, found_in, parse_epoch, re
 from signer_service.new_log import NewLog
 from signer_service.provision import Plan, provision
 from signer_service.seats_word import SeatsWord
-from tests.brokers import Broker, apache, broker, made_again
+from tests.brokers import Broker, apache, broker, made_again, until
 from tests.playbook import KEY, TOPIC, House, boot, private, public
 from tests.protocol.crash_world import again, beginning
 from tests.shell.road import DEFAULT, Pod, Signers
@@ -48,8 +49,22 @@ def alarm(signers: Signers, seat: int, name: str) -> bool:
     return re.search(rf'^signer_flow_alarm{{alarm="{name}"}} 1', page, re.MULTILINE) is not None
 
 
-async def signs(pod: Pod, public: bytes) -> None:
-    (outcome,) = await pod.sign([b"hello"], 0, within_s=60.0)
+def goes_by(signers: Signers, seat: int, epoch: int) -> bool:
+    """Whether the seat is in this epoch and serves."""
+    try:
+        return (
+            signers.page(seat, "/readyz")[0] == 200
+            and re.search(
+                rf"^signer_flow_key_epoch{{.*}} {epoch}(\.0)?$", signers.page(seat, "/metrics")[1], re.MULTILINE
+            )
+            is not None
+        )
+    except OSError:
+        return False
+
+
+async def signs(pod: Pod, public: bytes, partition: int = 0) -> None:
+    (outcome,) = await pod.sign([b"hello"], partition, within_s=60.0)
     assert isinstance(outcome.result, Signed), outcome
     assert ed25519.verify(public, b"hello", outcome.result.signature)
 
@@ -141,6 +156,116 @@ async def test_a_broker_that_lost_everything_costs_no_key_pods_learn_it_from_the
             assert all(alarm(signers, seat, "ceremony_log_lost") for seat in SEATS)
             await signs(pod, public)
             await go_on_with_another_log(broker, signers, pod, public, tmp_path)
+    finally:
+        signers.close()
+
+
+def inspected(signers: Signers, seat: int) -> str:
+    where = ("--state-dir", str(signers.state / str(seat)), "--seat-dir", str(signers.keys / "seats" / str(seat)))
+    done = ours(signers.environment(seat), "inspect", *where, "--operator-pub", str(signers.keys / "operator.pub"))
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def stop(signers: Signers) -> None:
+    for seat in list(signers.processes):
+        signers.terminate(seat)
+
+
+@pytest.mark.slow
+@pytest.mark.kafka
+@pytest.mark.timeout(500)
+@pytest.mark.parametrize("broker", ["apache"], indirect=True)
+@pytest.mark.anyio
+async def test_where_too_few_hold_the_current_epoch_an_older_one_that_t_still_hold_is_gone_back_to(
+    broker: Broker, tmp_path: Path
+) -> None:
+    broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
+    never = {"SIGNER_SERVICE_REFRESH_INTERVAL_MS": "3600000"}
+    often = {"SIGNER_SERVICE_REFRESH_INTERVAL_MS": "1000", "SIGNER_SERVICE_MIN_INTERVAL_MS": "1000"}
+    signers = Signers(broker, tmp_path, **never)
+    signers.provision(3, 2)
+    try:
+        signers.start(*SEATS)
+        async with Pod(broker.settings, signers.keys, signers) as pod:
+            await pod.until_serving(*SEATS)
+            public = pod.records[DEFAULT].public_key
+            stop(signers)
+            # Seat 3 is away while the others refresh, so they keep the shares of epoch 1; then seat 2 loses its disk.
+            signers._extra = often
+            signers.start(1, 2)
+            await pod.until(lambda: pod.records[DEFAULT].epoch > 1, "a refresh of two", 120.0)
+            stop(signers)
+            newest = pod.records[DEFAULT]
+            epoch = newest.epoch
+        # What compaction leaves after some hours.
+        await made_again(broker, topics.keys(broker.prefix, 1))
+        async with Pod(broker.settings, signers.keys, signers) as pod:
+            pod.producer.send(topics.keys(broker.prefix).name, codec.encode(newest), key=DEFAULT.encode(), partition=0)
+            await pod.until(lambda: DEFAULT in pod.records, "the newest record", 60.0)
+        shutil.rmtree(signers.state / "2")
+        signers._extra = never
+        signers.start(*SEATS)
+        await until(lambda: all(alarm(signers, seat, "old_epoch_held") for seat in (1, 3)), "the alarms", 60.0)
+        assert re.search(rf'"about": ?"{DEFAULT}: shares of epochs 1, {epoch}', signers.log(1).read_text())
+        assert re.search(rf'"about": ?"{DEFAULT}: shares of epochs 1"', signers.log(3).read_text())
+        stop(signers)
+        assert f"shares on this disk: of epochs [1, {epoch}" in inspected(signers, 1)
+        assert "no share on this disk" in inspected(signers, 2)
+        assert "shares on this disk: of epochs [1]\n" in inspected(signers, 3)
+
+        saved = tmp_path / "saved-log"
+        kafka = ("--kafka", broker.settings.bootstrap, "--topic-prefix", broker.prefix)
+        held = ours(
+            signers.environment(1),
+            "audit",
+            "--operator-pub",
+            str(signers.keys / "operator.pub"),
+            *kafka,
+            "--save",
+            str(saved),
+        )
+        assert held.returncode == 0, held.stderr
+        last = ours(signers.environment(1), "key-records")
+        told = ours(signers.environment(1), "key-records", "--epoch", f"{DEFAULT}:1", "--own-state")
+        assert told.returncode == 0, told.stderr
+        assert f"{DEFAULT}: epoch 1, " in told.stderr
+        assert f"{DEFAULT}: NOT the newest: there is a record of epoch {epoch}" in told.stderr
+        assert f"{DEFAULT}: 2 of the seats 1 2 3 have to hold their shares of epoch 1" in told.stderr
+        assert f"{DEFAULT}: shares on this disk: of epochs [1, {epoch}" in told.stderr
+        assert told.stdout != last.stdout
+        records = tmp_path / "key-records"
+        records.write_text(told.stdout)
+
+        # The log is gone as well: the saved one has the record.
+        await made_again(broker, topics.ceremony(broker.prefix, 1))
+        gone = ours(signers.environment(1), "key-records", "--epoch", f"{DEFAULT}:1")
+        assert gone.returncode == 2
+        assert "there is no record of epoch 1" in gone.stderr
+        again = ours(signers.environment(1), "key-records", "--epoch", f"{DEFAULT}:1", "--log", str(saved))
+        assert again.stdout == told.stdout, again.stderr
+
+        go_on = ("--signers", "3", "--threshold", "2", "--out", str(signers.keys), "--key-records", str(records))
+        done = ours(signers.environment(1), "provision", *go_on, "--topic-prefix", broker.prefix)
+        assert done.returncode == 0, done.stderr
+        signers.start(*SEATS)
+        # Nobody writes an older record over a newer one: that topic is made anew, too, and read by who starts then.
+        await until(lambda: all(goes_by(signers, seat, 1) for seat in (1, 3)), "epoch 1 on the new log", 120.0)
+        await made_again(broker, topics.keys(broker.prefix, 1))
+        stop(signers)
+        signers.start(*SEATS)
+        async with Pod(broker.settings, signers.keys, signers) as pod:
+            await pod.until(lambda: DEFAULT in pod.records, "the key record", 120.0)
+            assert (pod.records[DEFAULT].epoch, pod.records[DEFAULT].public_key) == (1, public)
+            await pod.until(lambda: all(goes_by(signers, seat, 1) for seat in (1, 3)), "they serve", 60.0)
+            await pod.until(lambda: 1 in pod.beats and pod.beats[1][0].partitions, "requests that seat 1 takes")
+            await signs(pod, public, pod.beats[1][0].partitions[0])
+            stop(signers)
+            signers._extra = often
+            signers.start(*SEATS)
+            await pod.until(lambda: pod.records[DEFAULT].epoch > 1, "a refresh on the new log", 120.0)
+            assert pod.records[DEFAULT].public_key == public
+            await signs(pod, public)
     finally:
         signers.close()
 
