@@ -6,7 +6,7 @@ from common.ids import Index, Instant, KeyId
 from common.observability.logging import get_logger
 from common.observability.metrics import Metrics
 from common.wire.messages import Presence
-from signer_service.protocol.ceremony_alarms import differing, old_epochs_held, overdue, unreachable
+from signer_service.protocol.ceremony_alarms import differing, old_epochs_held, overdue, shares_ahead, unreachable
 from signer_service.protocol.ceremony_state import CeremonyState
 
 _log = get_logger(__name__)
@@ -23,6 +23,7 @@ class Watchdog:
         """Compare what stands now with what stood before. ``beats``: the last one of each other live seat."""
         # With the epochs: where too few hold the current one, a person looks here for an older one that t still hold.
         self._set("old_epoch_held", "; ".join(_shares(state, key_id) for key_id in old_epochs_held(state)))
+        self._set("share_ahead", "; ".join(_shares(state, key_id) for key_id in shares_ahead(state)))
         self._set("refresh_overdue", ", ".join(overdue(state, now)))
         self._set("committee_out_of_reach", "; ".join(unreachable(state).values()))
         self._set("fold_differs", ", ".join(f"seat {seat}" for seat in differing(state.log, beats)))

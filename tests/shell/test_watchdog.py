@@ -7,9 +7,11 @@ from structlog.testing import capture_logs
 
 from common.ids import Index, Instant
 from common.observability.metrics import Metrics
+from common.wire import codec
 from signer_service.shell.watchdog import Watchdog
 from tests.protocol.crash_world import again, beginning
 from tests.protocol.test_ceremony_alarms import beat_of, state_of
+from tests.protocol.test_older_checkpoints import forked_after_a_refresh, next_roster
 
 
 def test_each_condition_is_shown_and_said_once_and_its_end_too() -> None:
@@ -38,6 +40,15 @@ def test_each_condition_is_shown_and_said_once_and_its_end_too() -> None:
         watchdog.look(state, good, now)
         assert not standing()
         assert [line["event"] for line in lines[2:]] == ["alarm is over", "alarm is over"]
+
+
+def test_a_share_ahead_of_what_the_log_went_back_to_is_an_alarm_that_names_its_epoch() -> None:
+    world, old, _ = forked_after_a_refresh()
+    world.say(1, codec.decode_ceremony(next_roster(world, old)))
+    world.run_for(5_000)
+    with capture_logs() as lines:
+        Watchdog(Metrics()).look(state_of(world), {}, Instant(world.now))
+    assert [(line["alarm"], line["about"]) for line in lines] == [("share_ahead", "default: shares of epochs 2")]
 
 
 @pytest.mark.parametrize("size", [4, 6])
