@@ -53,23 +53,31 @@ class Batches:
     order they came. The other half is for requests that come one at a time."""
 
     MOST: Final = 8
+    """Batches that run. Whoever was let in before there were so many waits, with his body, for one of them to end."""
 
     def __init__(self, pending_limit: int) -> None:
         self.window = Window(pending_limit // 2)
-        self._running = 0
+        self._places = asyncio.Semaphore(self.MOST)
 
     def full(self) -> bool:
-        """Whether there are so many that no further body should be read."""
-        return self._running >= self.MOST
+        """Whether there are so many, or somebody waits, so that no further body should be read."""
+        return self._places.locked()
 
-    @contextmanager
-    def one(self) -> Iterator[None]:
-        """Count a batch while it runs."""
-        self._running += 1
+    async def enter(self, ends_at: float) -> None:
+        """Wait for a place, in the order of those who do, until this time of the loop; ``leave`` gives it back.
+
+        Raises:
+            Problem: 503 when there was none.
+        """
         try:
-            yield
-        finally:
-            self._running -= 1
+            async with asyncio.timeout_at(ends_at):
+                await self._places.acquire()
+        except TimeoutError:
+            raise Problem("in-flight-limit", "too many batches are under way") from None
+
+    def leave(self) -> None:
+        """A batch is over."""
+        self._places.release()
 
 
 class Bodies:
@@ -281,6 +289,12 @@ async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
     Raises:
         Problem: 413, 408 when it does not come in time, or 503 when too much of other bodies is held.
     """
+    with services(request).bodies.one() as grow:
+        return await read_counted(request, cap, timeout_s, grow)
+
+
+async def read_counted(request: Request, cap: int, timeout_s: float, grow: Callable[[int], bool]) -> bytes:
+    """The same, for a body that still counts when it is there: ``grow`` is of ``Bodies.one``."""
     length = request.headers.get("content-length")
     if length is not None and length.isdigit() and int(length[:19]) > cap:
         raise _too_large(cap)
@@ -288,14 +302,13 @@ async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
     size = 0
     try:
         async with asyncio.timeout(timeout_s):
-            with services(request).bodies.one() as grow:
-                async for chunk in request.stream():
-                    size += len(chunk)
-                    if size > cap:
-                        raise _too_large(cap)
-                    if not grow(size):
-                        raise Problem("in-flight-limit", "too many large bodies are on their way to this pod")
-                    chunks.append(chunk)
+            async for chunk in request.stream():
+                size += len(chunk)
+                if size > cap:
+                    raise _too_large(cap)
+                if not grow(size):
+                    raise Problem("in-flight-limit", "too many large bodies are on their way to this pod")
+                chunks.append(chunk)
     except TimeoutError:
         raise Problem("body-timeout", f"the body did not arrive within {timeout_s:g} s") from None
     request.scope["signer_flow.read_at"] = time.perf_counter()

@@ -16,7 +16,6 @@ from common.ids import KeyId
 from rest_api.dependencies import (
     BATCH_BODY_CAP,
     BODY_CAP,
-    Batches,
     admit,
     charge,
     check_allowed,
@@ -29,6 +28,7 @@ from rest_api.dependencies import (
     parse,
     parse_item,
     read_body,
+    read_counted,
     request_id,
     services,
     visitor,
@@ -97,11 +97,13 @@ async def sign_batch(request: Request) -> Response:
     admit(request, timeout_ms)
     want_json(request)
     batches = services(request).batches
-    _refuse_where_full(batches)
+    if batches.full():
+        raise Problem("in-flight-limit", "too many batches are under way")
     charge(request, caller)  # the first item, so that nobody sends large bodies for nothing
-    body = await read_body(request, BATCH_BODY_CAP, timeout_ms / 1000)
-    _refuse_where_full(batches)  # again: whoever sends his body slowly holds no place
-    with batches.one():
+    with services(request).bodies.one() as grow:
+        body = await read_counted(request, BATCH_BODY_CAP, timeout_ms / 1000, grow)
+        await batches.enter(ends_at)  # only now: whoever sends his body slowly holds no place
+    try:
         asked = parse(BatchRequest, body)
         del body  # up to 8 MiB, for as long as the signatures take
         limit = services(request).settings.batch_limit_items
@@ -116,11 +118,8 @@ async def sign_batch(request: Request) -> Response:
         if waiting:
             await asyncio.wait(waiting)
         return as_json({"results": [row.result() for row in rows]})
-
-
-def _refuse_where_full(batches: Batches) -> None:
-    if batches.full():
-        raise Problem("in-flight-limit", "too many batches are under way")
+    finally:
+        batches.leave()
 
 
 class _Row:

@@ -2,13 +2,20 @@
 
 import asyncio
 import base64
+import contextlib
+import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from common import ed25519
 from common.wire.messages import MAX_MSG_TO_SIGN_BYTES, MAX_SIGN_PACKAGE_BYTES, RefusalCode
+from rest_api.dependencies import Batches, Bodies
+from tests.brokers import until
+from tests.rest_api.connections import Ends, connected
 from tests.rest_api.test_sign import a_problem, b64
+from tests.rest_api.test_websocket import hold, let_go
 from tests.rest_api.world import Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
@@ -114,3 +121,66 @@ async def test_what_finds_no_room_in_time_was_not_sent_and_may_be_tried_again(ow
         assert [error["retryable"] for error in errors] == [False, False, True, True]
         # Once half of the time is over each may be asked of a second seat.
         assert len({item.request_id for _, item in own_world.committee.asked_items()}) == 2
+
+
+BOUND_S = 30.0
+WAITING = 3
+LARGE = json.dumps({"items": [{"text": "held" if n == 0 else "x" * 60_000} for n in range(2)]}).encode()
+
+
+@contextlib.asynccontextmanager
+async def more_than_may_run(pod: Pod, last_ms: int) -> AsyncIterator[list[Ends]]:
+    """Batches whose bodies come when all of them were let in: so many run, and the last ``WAITING`` find no place."""
+    before = len(pod.server.server_state.tasks)
+    async with contextlib.AsyncExitStack() as stack:
+        ends = [await stack.enter_async_context(connected(pod)) for _ in range(Batches.MOST + WAITING)]
+        for number, (_, writer) in enumerate(ends):
+            writer.write(
+                b"POST /v1/sign/batch HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
+                b"Content-Length: %d\r\nRequest-Timeout-Ms: %d\r\n\r\n"
+                % (len(LARGE), 30_000 if number < Batches.MOST else last_ms)
+            )
+        await until(lambda: len(pod.server.server_state.tasks) >= before + len(ends), "all are let in", BOUND_S)
+        for number, (_, writer) in enumerate(ends):
+            writer.write(LARGE)
+            if number == Batches.MOST - 1:
+                await until(pod_batches(pod).full, "so many run", BOUND_S)
+        yield ends
+
+
+def pod_batches(pod: Pod) -> Batches:
+    found: Batches = pod.server.config.app.state.services.batches  # type: ignore[union-attr]
+    return found
+
+
+async def test_a_batch_that_was_let_in_waits_for_a_place_and_its_body_counts_meanwhile(own_world: World) -> None:
+    """It was uploaded, and charged for: to refuse it at once would have all of that done again."""
+    held = hold(own_world)
+    async with running_pod(own_world.settings()) as pod, more_than_may_run(pod, 30_000) as ends:
+        bodies: Bodies = pod.server.config.app.state.services.bodies  # type: ignore[union-attr]
+        counted = WAITING * (len(LARGE) - Bodies.FREE)
+        await until(lambda: bodies._held == counted, "the bodies of those who wait are counted", BOUND_S)
+        # Whoever comes now has sent no body yet.
+        refused = await pod.http.post("/v1/sign/batch", json={"items": [{"text": "a"}]})
+        a_problem(refused, 503, "in-flight-limit")
+        await until(lambda: len(held) > 0, "it is asked for", BOUND_S)
+        let_go(own_world, held)
+        for reader, _ in ends:
+            async with asyncio.timeout(BOUND_S):
+                assert b" 200 " in await reader.readline()
+        await until(lambda: bodies._held == 0, "no body is held any more", BOUND_S)
+        assert (await pod.http.post("/v1/sign/batch", json={"items": [{"text": "a"}]})).status_code == 200
+
+
+async def test_a_batch_that_finds_no_place_by_its_deadline_is_refused(own_world: World) -> None:
+    held = hold(own_world)
+    async with running_pod(own_world.settings()) as pod, more_than_may_run(pod, 1_000) as ends:
+        for reader, _ in ends[Batches.MOST :]:
+            async with asyncio.timeout(BOUND_S):
+                assert b" 503 " in await reader.readline()
+                await reader.readuntil(b"\r\n\r\n")
+                assert b"in-flight-limit" in await reader.readuntil(b"}")
+        let_go(own_world, held)
+        for reader, _ in ends[: Batches.MOST]:
+            async with asyncio.timeout(BOUND_S):
+                assert b" 200 " in await reader.readline()
