@@ -26,6 +26,12 @@ OWN_ECHO_S = 60.0
 """So long after we lost our partitions, who takes our place in the group may be ourselves."""
 LOST_BY_FENCE_S = 1.0
 """Who is fenced loses his partitions, too, and is told of it in no certain order: a loss so recent is the same."""
+REJOIN_S = 20.0
+"""How long a member that lost its partitions may be without a word from the group while the broker answers. Twice the
+time in which the group takes a silent member for dead. It doubles each time, up to ``REJOIN_MOST_S``."""
+REJOIN_MOST_S = 640.0
+_TURN_MOST_S = 1.0
+"""No more than this counts from one turn to the next: in a longer pause it was we who stood still."""
 _FENCED = "Static consumer fenced"
 """As librdkafka names it in a fatal error, whose code says only that it is one."""
 
@@ -56,6 +62,10 @@ class RealGroup(Owner):
         self._denied = False
         self._just_lost_at: float | None = None
         self._lost_at: float | None = None
+        self._outside_s: float | None = None  # since a loss; None: the group has spoken since
+        self._rejoin_within_s = REJOIN_S
+        self._turned_at = time.monotonic()
+        self._stuck = False
         self._held: set[int] = set()
         self._left: set[int] = set()  # went away during this turn
         self._stored: dict[int, int] = {}  # handed to librdkafka since the partition came
@@ -92,6 +102,20 @@ class RealGroup(Owner):
             self._lost_at, self._just_lost_at = self._just_lost_at, None
         self._left.clear()
         self._hand_stores()
+        self._look_whether_we_rejoin()
+
+    def _look_whether_we_rejoin(self) -> None:
+        """A client that lost its partitions while its broker was away may never ask to join again, and says nothing."""
+        now = time.monotonic()
+        passed, self._turned_at = min(now - self._turned_at, _TURN_MOST_S), now
+        if self._outside_s is None or not self.connection.up():
+            return
+        self._outside_s += passed
+        if self._outside_s >= self._rejoin_within_s:
+            self._outside_s = 0.0
+            self._rejoin_within_s = min(2 * self._rejoin_within_s, REJOIN_MOST_S)
+            self._stuck = True
+            self.give_up_client()
 
     def close_client(self) -> None:
         if self.connection.up():
@@ -124,9 +148,11 @@ class RealGroup(Owner):
         return echo and (error.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED in error.str())
 
     def replaced(self) -> None:
-        _logger.warning(
-            "%s: our place in the group went to an earlier request of ours: joining anew", self.witness.name
+        why = (
+            "we lost our partitions and the group says nothing" if self._stuck else "an earlier request of ours has it"
         )
+        _logger.warning("%s: our place in the group is gone (%s): joining anew", self.witness.name, why)
+        self._stuck = False
         self._just_lost_at = None
         if gone := frozenset(self._held):
             self._let_go(gone)
@@ -140,6 +166,7 @@ class RealGroup(Owner):
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._let_in()
+        self._outside_s, self._rejoin_within_s = None, REJOIN_S
         self.consumer.incremental_assign(partitions)
         numbers = frozenset(partition.partition for partition in partitions)
         self._held |= numbers
@@ -173,6 +200,7 @@ class RealGroup(Owner):
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(partition.partition for partition in partitions)
         self._just_lost_at = time.monotonic()
+        self._outside_s = 0.0
         self._let_go(numbers)
         self.connection.post(self._tell_lost, numbers)
         self.consumer.incremental_unassign(partitions)

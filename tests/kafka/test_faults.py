@@ -178,6 +178,34 @@ async def test_of_a_lost_partition_nothing_is_committed(
     await until(lambda: len(member.records) == 4, "both come again: nobody has committed them")
 
 
+async def test_a_member_that_lost_its_partitions_and_does_not_come_back_joins_with_a_new_client(
+    cluster: EmbeddedBroker,
+    client: Client,
+    producer: Producer,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr("common.kafka.group.REJOIN_S", 1.0)
+    member = await client.member(REQUESTS, Member())
+    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all")
+    real = cast("RealGroup", member.consumer)
+
+    def forget_the_group() -> None:
+        # What was seen of the client library after a restart of the broker: the loss is told, and no more is asked.
+        lost = frozenset(real._held)
+        real._outside_s = 0.0
+        real._let_go(lost)
+        real.connection.post(real._tell_lost, lost)
+        real.consumer.unsubscribe()
+
+    await real.ask(forget_the_group, 20.0)
+    await until(lambda: member.lost and not member.held, "the loss")
+    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all again", 60.0)
+    assert "the group says nothing" in caplog.text
+    await written(producer, REQUESTS, [b"x"], 3)
+    await until(lambda: member.records, "a record")
+
+
 async def test_who_is_fenced_after_he_lost_his_partitions_joins_anew_and_who_is_fenced_again_ends(
     cluster: EmbeddedBroker, client: Client, producer: Producer
 ) -> None:
