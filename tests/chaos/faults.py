@@ -74,7 +74,16 @@ class OwnBroker:
         again = self.port != 0
         if self._disk_mib is not None and not again:
             await self._do(self._mount)
-        _, self.port = await self._do(lambda: self._instance.start(self.port, again, self._bench, True))
+        try:
+            _, self.port = await self._do(lambda: self._instance.start(self.port, again, self._bench, True))
+        except ChaosError as error:
+            # Its folder goes with the run, and a broker that does not start again is what a person wants to look into.
+            raise ChaosError(f"{error}: {self._last_words()}") from None
+
+    def _last_words(self) -> str:
+        logs = (self._instance.log, Path(self._instance.folder) / "console.log")
+        said = [line for log in logs if log.is_file() for line in log.read_text(errors="replace").splitlines()]
+        return " | ".join([line for line in said if "ERROR" in line or "FATAL" in line][-5:] or said[-5:])
 
     async def stop(self, kill: bool) -> None:
         """End it in order, or at once."""

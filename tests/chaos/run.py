@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 
+from common.errors import Unavailable
 from common.kafka.port import KafkaSettings
 from tests.chaos import checker, faults, history
 from tests.chaos import witness as witnesses
@@ -122,7 +123,10 @@ class Run:
                 await wait_for(system.settled, QUIET_S, "no ceremony runs and everybody is ready at the end")
             except ChaosError as error:
                 broken = broken or str(error)
-            ends = await self._quiet(witness)
+            try:
+                ends = await self._quiet(witness)
+            except Unavailable as error:
+                raise ChaosError(f"{broken or 'at the end'}: nothing can be proved: {error.detail}") from error
         for pod in range(self.options.apis):
             for key in (await system.ask(pod, "/v1/keys")).get("keys", []):
                 book.write(Final(pod, base64.b64decode(key["public_key"]), key["epoch"]))
