@@ -10,12 +10,13 @@ from weakref import WeakKeyDictionary
 
 from uvicorn.server import ServerState
 
+from rest_api import sockets
 from rest_api.accepting import AT_ONCE
 
 MOST_CONNECTIONS: Final[int] = 4096
 """Of HTTP. Each costs some ten kilobytes while it says nothing."""
-KEPT_BACK: Final = 512 + 2 * AT_ONCE + 256
-"""Descriptors for everything else: WebSockets (512), those who were taken and did not enter yet, as many that were cut
+KEPT_BACK: Final = sockets.MOST_CONNECTIONS + 2 * AT_ONCE + 256
+"""Descriptors for everything else: WebSockets, those who were taken and did not enter yet, as many that were cut
 and are not closed yet; the broker, the admin port, files."""
 LEAST: Final = 64
 
