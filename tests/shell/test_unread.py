@@ -1,5 +1,6 @@
 """A ceremony log whose reader alone sticks: beats are heard, signing goes on, and the seat is missing in ceremonies."""
 
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -51,25 +52,31 @@ async def silence(replica: Replica) -> None:
     await reader.ask(stand_still, 20.0)
 
 
+@pytest.fixture
+async def three(broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[dict[int, Replica]]:
+    """A committee that serves and looks each second; the third seat's reader of the ceremony log is silent."""
+    monkeypatch.setattr(unread, "LOOK_S", 1.0)
+    keys, state = provisioned(tmp_path / "keys", 3, 2), tmp_path / "state"
+    broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
+    async with (
+        replicas(broker, keys, state, (1, 2, 3)) as running,
+        Pod(broker.settings, keys, Signers(broker, tmp_path)) as pod,
+    ):
+        await pod.until_serving(1, 2, 3)
+        await silence(running[3])
+        yield running
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("broker", ["embedded"], indirect=True)
 @pytest.mark.anyio
 async def test_a_replica_whose_reader_of_the_ceremony_log_alone_stands_still_takes_part_again(
-    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    three: dict[int, Replica], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(unread, "LOOK_S", 1.0)
-    keys, state = provisioned(tmp_path / "keys", 3, 2), tmp_path / "state"
-    broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
-    async with (
-        replicas(broker, keys, state, (1, 2, 3)) as three,
-        Pod(broker.settings, keys, Signers(broker, tmp_path)) as pod,
-    ):
-        await pod.until_serving(1, 2, 3)
-        await silence(three[3])
-        await may_refresh(three[1])
-        three[1]._ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys)))
-        await until(lambda: three[3]._ceremonies.state.log.keys[DEFAULT].epoch == 2, "the deaf seat sees it", 60.0)
+    await may_refresh(three[1])
+    three[1]._ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(tmp_path / "keys")))
+    await until(lambda: three[3]._ceremonies.state.log.keys[DEFAULT].epoch == 2, "the deaf seat sees it", 60.0)
 
 
 @pytest.mark.slow
@@ -77,16 +84,7 @@ async def test_a_replica_whose_reader_of_the_ceremony_log_alone_stands_still_tak
 @pytest.mark.parametrize("broker", [pytest.param("apache", marks=pytest.mark.kafka)], indirect=True)
 @pytest.mark.anyio
 async def test_a_log_that_was_made_again_is_lost_although_its_reader_says_nothing(
-    broker: Broker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    broker: Broker, three: dict[int, Replica]
 ) -> None:
-    monkeypatch.setattr(unread, "LOOK_S", 1.0)
-    keys, state = provisioned(tmp_path / "keys", 3, 2), tmp_path / "state"
-    broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
-    async with (
-        replicas(broker, keys, state, (1, 2, 3)) as three,
-        Pod(broker.settings, keys, Signers(broker, tmp_path)) as pod,
-    ):
-        await pod.until_serving(1, 2, 3)
-        await silence(three[3])
-        await made_again(broker, topics.ceremony(broker.prefix, 1))
-        await until(lambda: three[3]._ceremonies.state.soft.lost, "it is told by where the log ends", 60.0)
+    await made_again(broker, topics.ceremony(broker.prefix, 1))
+    await until(lambda: three[3]._ceremonies.state.soft.lost, "it is told by where the log ends", 60.0)
