@@ -34,7 +34,7 @@ class RecordBook:
         self._entries: dict[Place, _Entry] = {}
         self._items = 0
         self.on_room: Callable[[], None] = _nothing
-        """Called whenever items were finished."""
+        """Called whenever there may be fewer ``items``: what waits for room has nobody else to tell it."""
         self.clock: Callable[[], float] = _no_clock
         """Seconds, for ``on_stage``."""
         self.on_stage: Callable[[str, float], None] = _nobody
@@ -87,6 +87,7 @@ class RecordBook:
             self._items -= entry.items
             self._stage("round", entry)
             self._settle((partition, offset), entry)
+            self.on_room()
 
     def unfinished(self, partitions: Iterable[int]) -> int:
         """How many records of these partitions are begun and not finished."""
@@ -106,6 +107,7 @@ class RecordBook:
             entry = self._entries.pop(place)
             if not entry.answered:
                 self._items -= entry.items
+        self.on_room()
 
     def _settle(self, place: Place, entry: _Entry) -> None:
         # A late report for a record of an earlier ownership must not finish the same offset of this one.

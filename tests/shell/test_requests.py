@@ -180,7 +180,7 @@ async def test_a_letter_that_no_broker_took_is_written_again_and_holds_the_offse
 
 @pytest.mark.anyio
 async def test_too_much_work_pauses_the_topic_and_finished_work_resumes_it_once() -> None:
-    world = World(high=64, in_flight=64)
+    world = World(high=64, in_flight=16)  # one turn's worth: after it nothing is begun before something has ended
     world.requests.on_assigned(frozenset({0}))
     world.requests.deliver([record(raw_request(), offset) for offset in range(100)])
     assert world.consumer.calls == ["pause"]
