@@ -22,10 +22,11 @@ of the upgrade request hold for every message; its time begins when it is read.
 Bounds: a message has at most 64 KiB; 64 are under way on a connection, and further ones are read when there is room (so
 read answers while you send). A frame above 512 KiB closes the connection (1009), and so does a message that takes more
 than 31 s to come, or more than 256 pings in 20 s (1008). Whoever answers no ping within 45 s is cut off, unless he has
-taken all that he was sent and it is his messages that wait for the pod. Close codes of ours: 1001, this pod is going
-away (messages without an answer may have been signed; connect again); 1013, there is no room: another one came, and on
-this one no message was without its answer, or none had said yet who is there, or too much is on its way to the pod; and
-1011, an internal error. An upgrade that is refused gets the problem as its HTTP answer.
+taken all that he was sent and it is his messages that wait for the pod. Close codes of ours: 1012, this pod is going
+away, and a message without an answer was not taken: connect again, and send it again; 1001, the same where answers
+could not be delivered before its end (a message without one may have been signed); 1013, there is no room: another one
+came, and on this one no message was without its answer, or none had said yet who is there, or too much is on its way to
+the pod; and 1011, an internal error. An upgrade that is refused gets the problem as its HTTP answer.
 """
 
 import asyncio
@@ -67,6 +68,8 @@ router = APIRouter()
 WINDOW: Final = 64
 """Messages under way on one connection."""
 GOING_AWAY: Final = 1001
+SERVICE_RESTART: Final = 1012
+"""Of the IANA registry of close codes. Whoever reads it knows that what he sent and has no answer to was not taken."""
 INTERNAL_ERROR: Final = 1011
 LAST_ANSWERS_S: Final = 1.0
 """How long the last answers may take to leave, beyond the grace that requests under way have."""
@@ -113,6 +116,8 @@ class _Session:
         self._window = asyncio.Semaphore(WINDOW)
         self._answers: asyncio.Queue[bytes] = asyncio.Queue()
         self._gone = False
+        self._leaving = False
+        """Nothing is taken any more."""
         self._unsent = 0
         """Messages that were taken and whose answers have not left."""
         self._room_at = 0.0
@@ -126,7 +131,7 @@ class _Session:
             await asyncio.wait((reader, writer, drained, self._over), return_when=asyncio.FIRST_COMPLETED)
             errors = [error for end in (reader, writer, drained) if end.done() and (error := end.exception())]
             gone = any(isinstance(error, WebSocketDisconnect) for error in errors)
-            left = self._over.done() or reader.done() or gone
+            left = self._over.done() or gone or (reader.done() and not self._leaving)
         finally:
             # What was submitted is under way all the same, and keeps its places until it ends.
             self._gone = True
@@ -137,8 +142,12 @@ class _Session:
         if failed:
             _log.error("a WebSocket failed", exc_info=failed[0])
             await self._close(INTERNAL_ERROR, "something went wrong here; it is in the log")
+        elif not left and self._unsent == 0:
+            await self._close(
+                SERVICE_RESTART, "this pod is going away; what has no answer was not taken: send it again"
+            )
         elif not left:
-            await self._close(GOING_AWAY, "this pod is going away; connect again")
+            await self._close(GOING_AWAY, "this pod is going away; what has no answer may have been signed")
 
     async def _close(self, code: int, reason: str) -> None:
         # A client that reads nothing would have us wait for it.
@@ -155,7 +164,7 @@ class _Session:
             else:
                 await self._window.acquire()
             event = await self._socket.receive()
-            if event["type"] == "websocket.disconnect":
+            if event["type"] == "websocket.disconnect" or self._leaving:
                 return
             self._unsent += 1
             self._quiet.clear()
@@ -182,7 +191,10 @@ class _Session:
         await self._gateway.draining.wait()
         grace_s = services(self._socket).settings.shutdown_grace_ms / 1000
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._quiet.wait(), grace_s + LAST_ANSWERS_S)
+            async with asyncio.timeout(grace_s + LAST_ANSWERS_S):
+                while self._unsent:
+                    await self._quiet.wait()
+        self._leaving = True  # nothing was read between the last answer and this
 
     # --- one message -------------------------------------------------------------------------------------------------
 

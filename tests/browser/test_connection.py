@@ -66,6 +66,34 @@ async def test_a_pod_that_goes_and_comes_back_is_found_again(context: BrowserCon
         await to_be(await ask(page, "after"), "Verified")
 
 
+async def test_what_a_pod_did_not_take_before_it_went_is_sent_again(
+    context: BrowserContext, pod: Pod, shared_world: World
+) -> None:
+    page = await context.new_page()
+    gone: list[str | bytes] = []
+
+    async def between(socket: WebSocketRoute) -> None:
+        if gone:
+            socket.connect_to_server()
+            return
+
+        async def goes(message: str | bytes) -> None:
+            gone.append(message)
+            if len(gone) == 2:
+                await socket.close(code=1012, reason="this pod is going away")
+
+        socket.on_message(goes)
+
+    await page.route_web_socket("**/sign/ws", between)
+    await page.goto(pod.url + "/sign")
+    await ask(page, "first")
+    await ask(page, "second")
+    for number, text in enumerate(("second", "first")):
+        await to_be(page.locator("details.entry").nth(number), "Verified")
+        assert len(asked(shared_world, text.encode())) == 1
+    assert len(gone) == 2
+
+
 async def test_where_no_websocket_gets_through_the_plain_form_is_offered(context: BrowserContext, pod: Pod) -> None:
     page = await context.new_page()
 

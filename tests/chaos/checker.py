@@ -139,7 +139,7 @@ def _excused(
         if ask is None or answer.status in (200, HUNG):
             continue
         during = [fault for fault in faults if fault.from_ms <= answer.at_ms and ask.at_ms <= fault.until_ms]
-        if not any(explains(fault, ask, answer) for fault in during) and not _pushed_back(answer, accepted):
+        if not any(explains(fault, answer) for fault in during) and not _pushed_back(answer, accepted):
             what = {LOST: "its connection broke", NOBODY: "no pod took it"}.get(answer.status, f"{answer.status}")
             meanwhile = ", ".join(f"{fault.kind} {fault.target}" for fault in during) or "nothing"
             took = answer.at_ms - ask.at_ms
@@ -154,7 +154,7 @@ def _pushed_back(answer: Answer, accepted: AbstractSet[str]) -> bool:
     return answer.status in (429, 503) and answer.code in PUSH_BACK and answer.request_id not in accepted
 
 
-def explains(fault: Fault, ask: Ask, answer: Answer) -> bool:
+def explains(fault: Fault, answer: Answer) -> bool:
     """Whether ``answer`` may be without a signature because of ``fault``, which overlaps it in time."""
     if fault.target == "broker":
         return answer.status in (503, 504)
@@ -162,8 +162,8 @@ def explains(fault: Fault, ask: Ask, answer: Answer) -> bool:
         return False  # with n-t replicas away no request may fail
     if fault.kind == "kill":
         return answer.status == LOST or (answer.status == 503 and answer.code in TAKEN_OFF)
-    # Told to end, a pod answers what it has taken. A WebSocket is closed then, with messages on their way to it.
-    return (answer.status == LOST and ask.way == "socket") or (answer.status == 503 and answer.code in TAKEN_OFF)
+    # Told to end, a pod answers what it has taken, and says of what it has not that it may be asked elsewhere.
+    return answer.status == 503 and answer.code in TAKEN_OFF
 
 
 def _name(answer: Answer) -> str:

@@ -16,6 +16,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.frames import CloseCode
 from websockets.protocol import State
 
 from tests.bench.http1 import NOT_CONNECTED, Connection
@@ -238,29 +239,40 @@ class Socket(Caller):
 
     async def _ask(self, ask: Ask) -> list[Answer]:
         answers: dict[int, Answer] = {}
-        status = LOST
-        opened = await self._connect(ask)
-        if opened is None:
-            status = NOBODY
-        else:
-            try:
-                async with asyncio.timeout(self._timeout_ms / 1000 + GIVE_UP_S):
-                    await self._talk(opened, ask, answers)
-            except TimeoutError:
-                status = HUNG
-            except ConnectionClosed:
-                pass
-            if len(answers) < len(ask.messages):
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(GIVE_UP_S):
-                        await self.close()
-                self._open = None
+        status = NOBODY
+        end = time.monotonic() + NOBODY_S
+        while status == NOBODY and time.monotonic() < end:
+            status = await self._try(ask, answers)
         at_ms = now_ms()
         missing = [item for item in range(len(ask.messages)) if item not in answers]
         return [*answers.values(), *(_without(ask, item, self._at, status, "", at_ms) for item in missing)]
 
+    async def _try(self, ask: Ask, answers: dict[int, Answer]) -> int:
+        """Send what has no answer yet. Returns what became of those that have none then."""
+        opened = await self._connect(ask)
+        if opened is None:
+            return NOBODY
+        status = LOST
+        try:
+            async with asyncio.timeout(self._timeout_ms / 1000 + GIVE_UP_S):
+                await self._talk(opened, ask, answers)
+        except TimeoutError:
+            status = HUNG
+        except ConnectionClosed as closed:
+            if closed.rcvd is not None and closed.rcvd.code == CloseCode.SERVICE_RESTART:
+                status = NOBODY
+                self._turned(ask, self._at)
+        if len(answers) < len(ask.messages):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(GIVE_UP_S):
+                    await self.close()
+            self._open = None
+        return status
+
     async def _talk(self, opened: ClientConnection, ask: Ask, answers: dict[int, Answer]) -> None:
         for item, message in enumerate(ask.messages):
+            if item in answers:
+                continue
             await opened.send(json.dumps({"id": f"{ask.op}/{item}", **_named(message, ask.op)}))
         while len(answers) < len(ask.messages):
             found = json.loads(await opened.recv())

@@ -16,7 +16,7 @@ LOST = 0
 HUNG = -1
 """Status of a question that the caller gave up: nobody answered and nobody hung up."""
 NOBODY = -2
-"""Status of a question that no pod took: each refused the connection."""
+"""Status of a question that no pod took: each refused the connection, or said goodbye before it took it."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -255,6 +255,14 @@ def test_a_killed_pod_excuses_a_broken_connection_and_nothing_else(run: Run) -> 
     assert "failed" in run.find()
 
 
+@pytest.mark.parametrize("way", ["single", "batch", "socket"])
+def test_a_pod_that_was_told_to_end_breaks_no_connection(run: Run, way: str) -> None:
+    run.rows.append(Fault("term", "api 0", STARTED_MS + 2_900, STARTED_MS + 3_500))
+    run.rows = [replace(row, way=way) if isinstance(row, Ask) else row for row in run.rows]
+    break_a_connection(run)
+    assert "failed" in run.find()
+
+
 def test_a_pod_may_turn_away_what_it_never_sent_to_the_signers(run: Run) -> None:
     run.rows.append(Ask(90, "single", (b"message 90",), 5_000, STARTED_MS))
     run.rows.append(Answer(90, 0, 0, 503, "overloaded", "request-90", b"", b"", 0, STARTED_MS + 5))

@@ -25,6 +25,8 @@ from tests.rest_api.world import Asked, Pod, World, running_pod
 
 pytestmark = pytest.mark.anyio
 
+RESTART = "this pod is going away; what has no answer was not taken: send it again"
+
 
 def address(pod: Pod) -> str:
     return pod.url.replace("http", "ws", 1) + "/sign/ws"
@@ -436,11 +438,11 @@ async def test_a_pod_that_drains_gives_the_answers_then_says_goodbye(own_world: 
         await opened.send(json.dumps({"id": "b", "text": "b"}))
         await until(lambda: bool(held), "it is under way")
         pod.gateway.drain(5)
-        assert await closed(idle) == (1001, "this pod is going away; connect again")
+        assert await closed(idle) == (1012, RESTART)
         a_refusal(await ask(opened, {"id": "c", "text": "c"}), "c", 503, "shutting-down")
         held[0].seat.sign(held[0])
         assert (await answer(opened))["id"] == "b"
-        assert await closed(opened) == (1001, "this pod is going away; connect again")
+        assert await closed(opened) == (1012, RESTART)
         with pytest.raises(InvalidStatus) as refused:
             async with socket(pod):
                 pass
@@ -460,7 +462,7 @@ async def test_a_server_that_stops_ends_no_connection_before_its_answers(own_wor
         a_refusal(await ask(opened, {"id": "c", "text": "c"}), "c", 503, "shutting-down")
         held[0].seat.sign(held[0])
         assert (await answer(opened))["id"] == "b"
-        assert await closed(opened) == (1001, "this pod is going away; connect again")
+        assert await closed(opened) == (1012, RESTART)
 
 
 async def test_what_was_under_way_when_the_grace_ends_is_told_so(own_world: World) -> None:
@@ -471,7 +473,57 @@ async def test_what_was_under_way_when_the_grace_ends_is_told_so(own_world: Worl
         pod.gateway.drain(0.2)
         error = a_refusal(await answer(opened), "b", 503, "shutting-down")
         assert "may still be signed" in error["detail"]
-        assert (await closed(opened))[0] == 1001
+        assert (await closed(opened))[0] == 1012
+
+
+async def drained_under_fire(own_world: World, moment: int) -> tuple[set[bytes], set[bytes]]:
+    """Drain a pod after some answers while messages keep coming. Returns what was sent, and what was answered."""
+    sent: dict[str, bytes] = {}
+    answered: set[bytes] = set()
+    async with running_pod(own_world.settings()) as pod, socket(pod) as opened:
+
+        async def send() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                for number in range(2_000):
+                    sent[str(number)] = f"{moment}/{number}".encode()
+                    await opened.send(json.dumps({"id": str(number), "text": f"{moment}/{number}"}))
+                    await asyncio.sleep(0)  # for the pod, which lives on this loop
+
+        async def read() -> None:
+            with contextlib.suppress(ConnectionClosed):
+                while True:
+                    got = await answer(opened)
+                    assert "signature" in got or got["error"]["type"].endswith("shutting-down"), got
+                    answered.add(sent[got["id"]])
+                    if len(answered) == 1 + 3 * moment:
+                        pod.gateway.drain(5)
+
+        async with asyncio.timeout(30):
+            await asyncio.gather(send(), read())
+        assert (opened.close_code, opened.close_reason) == (1012, RESTART)
+    return set(sent.values()), answered
+
+
+async def test_what_crosses_a_goodbye_was_not_taken(own_world: World) -> None:
+    crossed = 0
+    for moment in range(8):
+        sent, answered = await drained_under_fire(own_world, moment)
+        asked = {item.message for _, item in own_world.committee.asked_items()}
+        assert asked & (sent - answered) == set()
+        crossed += sent != answered
+    assert crossed, "some messages were on their way"
+
+
+async def test_an_answer_that_does_not_leave_within_the_grace_leaves_the_outcome_open(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sign_ws, "LAST_ANSWERS_S", 0.1)
+    own_world.committee.all_do(lambda asked: None)
+    async with running_pod(own_world.settings(shutdown_grace_ms=1_000)) as pod, socket(pod) as opened:
+        await opened.send(json.dumps({"id": "b", "text": "b"}))
+        await until(lambda: pod.gateway.pending() == 1, "it is under way")
+        pod.gateway.drain(5)
+        assert await closed(opened) == (1001, "this pod is going away; what has no answer may have been signed")
 
 
 async def test_messages_are_counted_by_status(pod: Pod) -> None:

@@ -32,7 +32,11 @@ export class Entries {
     item.append(root);
     this.#list.prepend(item);
     find("#empty").hidden = true;
-    this.#show(entry, "queued", "There is no connection at the moment. This message has not left the page; it goes out as soon as there is one.");
+    this.queued(entry);
+  }
+
+  queued(entry) {
+    this.#show(entry, "queued", "There is no connection at the moment. This message goes out as soon as there is one.");
     this.#buttons(entry, [["Do not send", () => this.#withdraw(entry)]]);
   }
 

@@ -37,6 +37,7 @@ const entries = new Entries({
 
 const connection = new Connection(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/sign/ws`, {
   state: showConnection,
+  queued: (id) => entries.queued(byId.get(id)),
   sent: (id) => entries.sent(byId.get(id)),
   answer: async (id, body) => {
     const entry = byId.get(id);

@@ -1,11 +1,13 @@
-// The WebSocket to /sign/ws: finds it again when it is lost, and never sends a message a second time by itself.
+// The WebSocket to /sign/ws: finds it again when it is lost, and never has a message signed a second time by itself.
 //
 // A message is *queued* until it was handed to an open connection, then *sent*. Queued ones go out when there is a
 // connection. Sent ones without an answer when the connection ends are *lost*: they may or may not have been signed,
-// and only the person at the screen can say whether to ask again.
+// and only the person at the screen can say whether to ask again. But where the service ends it saying that they were
+// not taken, they are queued again.
 
 const FIRST_DELAY_MS = 500;
 const LONGEST_DELAY_MS = 20_000;
+const SERVICE_RESTART = 1012;
 const TRY_AGAIN_LATER = 1013;
 const PATIENT_FAILURES = 5;
 const STABLE_AFTER_MS = 5_000;
@@ -21,10 +23,11 @@ export class Connection {
   #timer = null;
   #stable = null;
   #queued = new Map();
+  // By id, the message and when it was sent.
   #sent = new Map();
   #token = null;
 
-  // `on`: {state({name, retryAt, failures, reason}), sent(id), answer(id, body), lost(ids, reason), caller(body)}
+  // `on`: {state({name, retryAt, failures, reason}), queued(id), sent(id), answer(id, body), lost(ids), caller(body)}
   constructor(url, on) {
     this.#url = url;
     this.#on = on;
@@ -38,7 +41,7 @@ export class Connection {
     this.#flush();
   }
 
-  // Forgets a message that has not left this page. Returns whether that was so.
+  // Forgets a message that is with no service. Returns whether that was so.
   withdraw(id) {
     return this.#queued.delete(id);
   }
@@ -70,8 +73,17 @@ export class Connection {
       clearTimeout(patience);
       // No room for a connection that asks nothing: many that come again at once would drive each other out.
       if (event.code === TRY_AGAIN_LATER) this.#failures = Math.max(this.#failures, PATIENT_FAILURES);
+      if (event.code === SERVICE_RESTART) this.#takeBack();
       this.#end(socket, event.reason);
     };
+  }
+
+  #takeBack() {
+    const later = this.#queued;
+    this.#queued = new Map([...this.#sent].map(([id, { message }]) => [id, message]));
+    this.#sent.clear();
+    for (const id of this.#queued.keys()) this.#on.queued(id);
+    for (const [id, message] of later) this.#queued.set(id, message);
   }
 
   #end(socket, reason) {
@@ -95,7 +107,7 @@ export class Connection {
     if (this.#socket?.readyState !== WebSocket.OPEN) return;
     for (const [id, message] of this.#queued) {
       this.#queued.delete(id);
-      this.#sent.set(id, Date.now());
+      this.#sent.set(id, { message, at: Date.now() });
       this.#on.sent(id);
       this.#socket.send(JSON.stringify(message));
     }
@@ -120,7 +132,7 @@ export class Connection {
 
   #watch() {
     const oldest = this.#sent.values().next().value;
-    if (oldest !== undefined && Date.now() - oldest > ANSWER_WITHIN_MS) {
+    if (oldest !== undefined && Date.now() - oldest.at > ANSWER_WITHIN_MS) {
       this.#end(this.#socket, "no answer came for a long time");
     }
   }
