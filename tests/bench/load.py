@@ -10,9 +10,9 @@ It is told one JSON object per line and answers each with one. Common fields: ``
 ``batch``   as ``closed``, each request with ``items`` items; counts are items.
 
 ``connections`` is how many an open loop may have at most; while each of them waits for an answer, what is due is not
-sent, and counted: callers who do not know each other would not wait in a line of ours. With ``each`` the answer also has when every good answer
-came, and what it took: ``begun_ns`` (``time.perf_counter_ns``, one clock for all processes), ``came_us`` after that,
-``took_us``.
+sent, and counted: callers who do not know each other would not wait in a line of ours. With ``each`` the answer also
+has when every good answer came, and what it took: ``begun_ns`` (``time.perf_counter_ns``, one clock for all processes),
+``came_us`` after that, ``took_us``.
 """
 
 import asyncio

@@ -380,7 +380,9 @@ async def test_what_finds_no_connection_is_counted_and_not_lined_up() -> None:
     command = {
         "urls": [f"http://127.0.0.1:{port}"],
         "public_key": base64.b64encode(bytes(32)).decode(),
-        **{"seconds": 1.0, "rate": 200.0, "connections": 8},
+        "seconds": 1.0,
+        "rate": 200.0,
+        "connections": 8,
     }
     asyncio.get_running_loop().call_later(1.5, answered.set)
     report_ = await open_loop(command)
