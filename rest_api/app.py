@@ -36,6 +36,7 @@ from rest_api.routes import cluster, health, keys, page, sign, sign_ws
 from rest_api.settings import Settings
 from rest_api.trust_files import TrustFiles, read_trust_files
 from rest_api.turns import InTurn, Turns
+from rest_api.turnstile import STATE, Turnstile
 
 VERSION = "0.1.0"
 DESCRIPTION = "Plain Ed25519 signatures (RFC 8032) from a key that no machine holds."
@@ -103,7 +104,7 @@ def _lifespan(
     spans: Spans | None,
 ) -> Callable[[FastAPI], Any]:
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: FastAPI) -> AsyncIterator[dict[str, Any]]:
         index = PodIndex(settings.pod_index)
 
         def fatal(detail: str) -> None:
@@ -152,7 +153,8 @@ def _lifespan(
         look_at_keys()
         watching = asyncio.create_task(callers.watch(tell_of_tokens))
         try:
-            yield
+            # With spans a refusal has one, too: the framework makes it.
+            yield {} if spans is not None else {STATE: Turnstile(gateway.full, config.full_detail, metrics)}
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)

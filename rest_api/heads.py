@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResp
 from common.wire.messages import MAX_DEADLINE_MS
 from rest_api import cycles, doors, turns, upgrades
 from rest_api.taking import Taking
+from rest_api.turnstile import STATE, Turnstile
 
 MAX_HEAD_BYTES: Final = 32 * 1024
 """Request line and headers: four times what browsers and proxies are used to send. As much again may wait, of heads
@@ -99,8 +100,19 @@ class BoundedHttp(HttpToolsProtocol):
                     self._taking.watch()
 
         self._answering = cycle
+        if (refusal := self._refusal(cycle)) is not None:
+            cycle.response_started = cycle.response_complete = True
+            self.transport.write(refusal)
+            self.on_response_complete()
+            return
         cycle.scope[turns.GONE] = cycles.gone(cycle)  # type: ignore[typeddict-unknown-key]
         super()._start_asgi_task(cycle, watched)
+
+    def _refusal(self, cycle: RequestResponseCycle) -> bytes | None:
+        turnstile: Turnstile | None = self.app_state.get(STATE)
+        if turnstile is None or not cycle.keep_alive or self.flow.write_paused:
+            return None
+        return turnstile.refusal(cycle.scope, cycle.default_headers)
 
     def _owes(self) -> bool:
         """Whether some answer is not whole yet. They are made in order: the one that was asked for last tells."""
@@ -186,7 +198,9 @@ class BoundedHttp(HttpToolsProtocol):
             if self._head_timer is None:
                 self._head_timer = self.loop.call_later(HEAD_WITHIN_S, self._too_slow)
         elif self._body_timer is None and not self._owes():
-            # What came began no request: the end of a body whose answer was there before, an empty line.
+            # What came began no request, or one that was refused by now: the end of a body whose answer was there
+            # before, an empty line.
+            self._unset_keepalive_if_required()
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )

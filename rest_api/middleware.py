@@ -28,6 +28,8 @@ ID_HEADER: Final = "X-Request-Id"
 _ID: Final = b"x-request-id"
 _TRACE: Final = TRACE_HEADER.encode()
 _ALWAYS: Final = ((b"x-content-type-options", b"nosniff"), (b"referrer-policy", b"same-origin"))
+REPEATED: Final = frozenset({_ID, _TRACE})
+"""Headers of a request that its answer repeats."""
 _SANE_ID: Final = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 _REFUSED: Final = frozenset({401, 403, 429})
 LEAST_FAILURE: Final = 500
@@ -71,7 +73,7 @@ class EveryRequest:
             if message["type"] == "http.response.start":
                 status = message["status"]
                 # Nobody further in sets one of these.
-                out = message["headers"] = [*message["headers"], (_ID, shown.encode("latin-1")), *_ALWAYS]
+                out = message["headers"] = [*message["headers"], *own_headers(shown)]
                 trace = trace_given(scope) if self._spans is None else self._spans.current()
                 if trace is not None:
                     out.append((_TRACE, format_traceparent(trace).encode()))
@@ -148,6 +150,11 @@ def _told_not_yet(route: object, status: int) -> bool:
 
 def _id_of(trace: TraceContext | None) -> str | None:
     return None if trace is None else trace.trace_id
+
+
+def own_headers(request_id: str) -> list[tuple[bytes, bytes]]:
+    """The headers that every answer has."""
+    return [(_ID, request_id.encode("latin-1")), *_ALWAYS]
 
 
 def wrong_host(own_id: str) -> Response:

@@ -73,6 +73,11 @@ class GatewayConfig:
     suspect_after_s: float
     beat_interval_s: float
 
+    @property
+    def full_detail(self) -> str:
+        """What is said to whoever comes when the limit is reached."""
+        return f"{self.pending_limit} items are under way"
+
 
 class _View:
     """What correlation asks, out of the routing table and the key directory."""
@@ -249,10 +254,14 @@ class Gateway:
             raise Unavailable("not-ready", "this pod has not found its place in its topics yet")
         if not self._kafka.up():
             raise Unavailable("broker-unavailable", "the message broker cannot be reached")
-        if len(self._correlation) >= self._config.pending_limit:
-            raise Unavailable("in-flight-limit", f"{self._config.pending_limit} items are under way")
+        if self.full():
+            raise Unavailable("in-flight-limit", self._config.full_detail)
         if self._queue_wait_ms > timeout_ms / 4:
             raise Unavailable("overloaded", f"the least busy signer is {self._queue_wait_ms} ms behind")
+
+    def full(self) -> bool:
+        """Whether as much is under way as may be."""
+        return len(self._correlation) >= self._config.pending_limit
 
     def submit(
         self,
@@ -398,7 +407,7 @@ class Gateway:
             wrong["broker"] = "cannot be reached"
         if not self.keys.all():
             wrong["key"] = "no key is known yet"
-        if len(self._correlation) >= self._config.pending_limit:
+        if self.full():
             wrong["pending"] = "the in-flight limit is reached"
         if self.pods.must_yield():
             wrong["index"] = f"an older pod has the index {self._config.index}"
