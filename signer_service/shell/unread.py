@@ -58,20 +58,28 @@ async def watch(
     lost: Callable[[int, int], None],
     look_s: float,
 ) -> None:
-    """Ask every ``look_s`` seconds through ``asker``, until cancelled, or until the log is lost, which ``lost`` is told
-    with where the reader is and where the log ends. A broker that gives no answer shows nothing."""
+    """Ask every ``look_s`` seconds through ``asker``, until cancelled: a replica signs on without its log.
+
+    Args:
+        asker: A client that does not read the log.
+        topic: The log.
+        next_offset: Where the reader is.
+        renew: Called each time that it is stuck.
+        lost: Called at each look at a lost log, with where the reader is and where the log ends.
+        look_s: Between two looks. One at which the broker gives no answer shows nothing.
+    """
     unread = Unread()
     while True:
         await asyncio.sleep(look_s)
+        # Before the question: what is read while the answer is under way lies behind the end that it tells.
+        at = next_offset()
         try:
             marks = await asker.watermarks(topic)
         except Unavailable:
             unread = Unread()
             continue
-        at = next_offset()
         sight = unread.looked(at, marks.high)
         if sight is Sight.STUCK:
             renew()
         elif sight is Sight.LOST:
             lost(at, marks.high)
-            return
