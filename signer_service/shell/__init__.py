@@ -1,6 +1,7 @@
 """Everything that the machines may not do: asyncio, threads, the clock, randomness, disk, Kafka.
 
-``runner``      one replica: all parts on one event loop, from the first connection to the last commit
+``runner``      one replica: all ``parts`` on one event loop, from the first connection to the last commit
+``readers``     what is read besides requests, and from where on (``unread``: does the log's reader stand still?)
 ``signing``     participant and coordinator on the loop; ``outbox`` sends what they say, merged per seat and record
 ``ceremonies``  the ceremony machine: durable first, then sent, then the next event
 ``requests``    the request topic: room, backpressure, offsets (``records``, ``offsets``)

@@ -42,14 +42,14 @@ def shares(running: Mapping[int, Replica]) -> dict[int, set[int]]:
     """Masked shares of the seats, by epoch."""
     found: dict[int, set[int]] = {}
     for replica in running.values():
-        for held in replica._ceremonies.state.of_key(DEFAULT).held:
+        for held in replica.parts.ceremonies.state.of_key(DEFAULT).held:
             found.setdefault(held.epoch, set()).add(masked(held.share.expose()))
     return found
 
 
 def nonces(running: Mapping[int, Replica]) -> set[int]:
     """Masked secret nonces in the seats' pools now."""
-    pools = [replica._signing.participant.nonces._reserved for replica in running.values()]
+    pools = [replica.parts.signing.participant.nonces._reserved for replica in running.values()]
     pairs = [
         pair
         for pool in pools
@@ -71,7 +71,8 @@ def refresh_request(keys: Path, edge: Secret[bytes] | None = None) -> bytes:
 async def may_refresh(replica: Replica) -> None:
     """Wait until the replica would not refuse: it has heard enough holders, and the last refresh is long enough ago."""
     await until(
-        lambda: refusal(replica._ceremonies.state, DEFAULT, Instant(int(time.time() * 1000))) is None, "it may refresh"
+        lambda: refusal(replica.parts.ceremonies.state, DEFAULT, Instant(int(time.time() * 1000))) is None,
+        "it may refresh",
     )
 
 
@@ -119,7 +120,7 @@ async def _one_epoch(
     own = asyncio.current_task()
     for replica in running.values():
         # A refused request must not keep what there was when it came.
-        replica._ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys, Secret(os.urandom(32)))))
+        replica.parts.ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys, Secret(os.urandom(32)))))
     for partition in range(0, 12, 3):
         await pod.sign([b"before %d" % partition, b"too"], partition)
     await until(lambda: len(nonces(running)) >= 12, "stocks of nonces")
@@ -139,10 +140,11 @@ async def _one_epoch(
         for replica in running.values():
             await may_refresh(replica)
         for replica in running.values():
-            replica._ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys)))
+            replica.parts.ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys)))
         await until(lambda: shares(running).keys() == {epoch + 1}, "the next epoch alone")
         await until(
-            lambda: all(not unerased(each._ceremonies.state)[DEFAULT] for each in running.values()), "Erased of all"
+            lambda: all(not unerased(each.parts.ceremonies.state)[DEFAULT] for each in running.values()),
+            "Erased of all",
         )
         await pod.sign([b"after", b"too"], epoch % 12)
         await asyncio.sleep(0)

@@ -59,7 +59,7 @@ async def test_a_replica_with_an_empty_disk_begins_at_the_newest_key_record_says
         async with replicas(broker, keys, state, (3,)):
             await pod.until_serving(1, 2, 3)
             await may_refresh(two[1])
-            two[1]._ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys)))
+            two[1].parts.ceremonies.feed(RefreshAsked(DEFAULT, refresh_request(keys)))
             await pod.until(lambda: pod.records[DEFAULT].epoch == 2, "the second epoch")
         pod.producer.send(topics.keys(broker.prefix).name, GARBAGE, key=DEFAULT.encode(), partition=0)
         for provable in (True, False):
@@ -70,14 +70,16 @@ async def test_a_replica_with_an_empty_disk_begins_at_the_newest_key_record_says
             said.forget()
             async with replicas(broker, keys, state, (3,)) as alone:
                 late = alone[3]
-                await until(late._ceremonies.caught_up.is_set, "all was read")
-                begins = {tail.begin_at_start(topics.ceremony(broker.prefix).name) for tail in late._tails[2:]}
+                await until(late.parts.ceremonies.caught_up.is_set, "all was read")
+                begins = {
+                    tail.begin_at_start(topics.ceremony(broker.prefix).name) for tail in late.parts.readers._tails[2:]
+                }
                 assert begins == ({place + 1} if provable else {0})
-                (fact,) = status(late._ceremonies.state)
+                (fact,) = status(late.parts.ceremonies.state)
                 assert (fact.epoch, fact.holds_share) == (epoch, False)
                 assert not late.readiness().ok
                 assert "holds no share of epoch" in str(late.readiness())
                 await until(lambda: said.holds("share-missing"), "it says so")
-                await until(lambda late=late: status(late._ceremonies.state)[0].holds_share, "it is healed")  # type: ignore[misc]
+                await until(lambda late=late: status(late.parts.ceremonies.state)[0].holds_share, "it is healed")  # type: ignore[misc]
                 await until(lambda late=late: late.readiness().ok, "it is ready")  # type: ignore[misc]
             await pod.until(lambda epoch=epoch: pod.records[DEFAULT].epoch == epoch + 1, "the next epoch")

@@ -71,8 +71,8 @@ async def test_a_replica_that_hears_nobody_any_more_hears_again(
     broker.create(topics.all_topics(broker.prefix, 1, 3, 1))
     async with replicas(broker, keys, tmp_path / "state", (1,)) as running:
         replica = running[1]
-        await until(lambda: replica._presence.own_beats, "its own beat", WITHIN_S)
-        await soon(replica._hearing, monkeypatch)
-        await stand_still(replica._tails, topics.presence(broker.prefix).name)
-        before = replica._presence.own_beats
-        await until(lambda: replica._presence.own_beats > before, "its later beats", WITHIN_S)
+        await until(lambda: replica.parts.presence.own_beats, "its own beat", WITHIN_S)
+        await soon(replica.parts.readers.hearing, monkeypatch)
+        await stand_still(replica.parts.readers._tails, topics.presence(broker.prefix).name)
+        before = replica.parts.presence.own_beats
+        await until(lambda: replica.parts.presence.own_beats > before, "its later beats", WITHIN_S)
