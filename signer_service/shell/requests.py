@@ -78,6 +78,9 @@ class Requests:
         self._paused = False
         self._draining = False
         self._scheduled = False
+        # What waits for room, and a topic that is paused, have nobody else to tell them.
+        book.on_room = self.made_room
+        signing.on_step = self._regulate
 
     def attach(self, consumer: GroupConsumer) -> None:
         """This is the member that delivers to us."""

@@ -81,6 +81,8 @@ class Signing:
         self._outbox = outbox
         self._tell = tell
         self._on_bug = on_bug
+        self.on_step: Callable[[], None] = _nothing
+        """Called after each step of the coordinator: it may have let go of items that nobody is answered for."""
         self._alarms = {
             "participant": Alarm(loop, sources, lambda: self._guarded(self._tick_participant)),
             "coordinator": Alarm(loop, sources, lambda: self._guarded(self._tick_coordinator)),
@@ -140,6 +142,7 @@ class Signing:
         self._tell(done.notes)
         if done.send:
             self._outbox.put(done.send)
+        self.on_step()
 
     def _tick_participant(self) -> None:
         self._step_participant(Tick())
@@ -155,3 +158,7 @@ class Signing:
             call()
         except Exception as bug:  # noqa: BLE001 - no input may make a machine raise: the process ends
             self._on_bug(bug)
+
+
+def _nothing() -> None:
+    pass

@@ -20,6 +20,7 @@ from common.wire.envelope import Signer
 from common.wire.messages import DeadLetter, Envelope, Mode, MsgSigned, MsgToSign, RefusalCode, Refused, Role, SignItem
 from signer_service.app import make_wire
 from signer_service.protocol import coordinator, participant
+from signer_service.protocol.view import SigningView, ViewChanged
 from signer_service.shell import sources
 from signer_service.shell.names import names
 from signer_service.shell.outbox import Outbox
@@ -28,6 +29,7 @@ from signer_service.shell.records import RecordBook
 from signer_service.shell.requests import Limits, Requests
 from signer_service.shell.signing import Signing
 from tests.brokers import until
+from tests.protocol import signing_world as edge
 from tests.shell.memory_producer import MemoryProducer, Sent
 
 BOOT = BootId(str(uuid.UUID(int=1)))
@@ -78,7 +80,7 @@ class World:
             self._on_poison, self.bugs.append,
         )  # fmt: skip
         wire = make_wire("")
-        signing = Signing(
+        self.signing = signing = Signing(
             loop, sources.system(), participant.start(seat, BOOT, wire), coordinator.start(seat, BOOT, wire),
             self.outbox, lambda _: None, self.bugs.append,
         )  # fmt: skip
@@ -87,7 +89,6 @@ class World:
             DeadLetters(loop, self.producer, "", "signer-1", self.metrics), book, "",
             Limits(high, in_flight, 0.5), self.metrics, self._changed, self.bugs.append,
         )  # fmt: skip
-        book.on_room = self.requests.made_room
         self.requests.attach(self.consumer)
 
     def _on_poison(self, found: Record, reason: str, detail: str) -> None:
@@ -95,6 +96,14 @@ class World:
 
     def _changed(self) -> None:
         self.changes += 1
+
+    def knows(self, pod: edge.Pod) -> None:
+        """There is a key, and nobody to sign with: what ``pod`` asks is waited with, and refused after 500 ms."""
+        keys = edge.deal(edge.Dice(1), 3, 2).keys[Index(1)]
+        edge_keys = {pod.edge_key_id: pod.public}
+        self.signing.feed(
+            ViewChanged(SigningView(Index(1), edge_keys, key_ids=(keys.key_id,), current={keys.key_id: keys}))
+        )
 
     def deliver_all(self) -> None:
         """The broker confirms everything that was sent so far."""
@@ -219,6 +228,23 @@ async def test_work_on_its_way_is_finished_before_a_revoked_partition_is_given_a
     world.deliver_all()
     await revoking
     assert world.consumer.stored == {0: 1}
+
+
+@pytest.mark.anyio
+async def test_a_topic_that_was_paused_when_its_partitions_were_lost_is_read_again_when_they_come_back() -> None:
+    world, pod = World(), edge.Pod(edge.Dice(2))
+    world.knows(pod)
+    world.requests.on_assigned(frozenset({0}))
+    _, raw = pod.record([pod.item(b"m", int(time.time() * 1000)) for _ in range(64)])
+    world.requests.deliver([record(raw, 0)])
+    await until(lambda: world.requests.in_flight == 64, "the coordinator has as much as we take")
+    world.requests.deliver([record(raw, 1)])
+    assert world.consumer.calls == ["pause"]
+    world.requests.on_lost(frozenset({0}))
+    # Nobody is answered, nothing is finished and, paused, nothing comes any more: it has to be told that it has room.
+    await until(lambda: world.consumer.calls == ["pause", "resume"], "it reads on", 5)
+    assert world.requests.in_flight == 0
+    assert not world.bugs
 
 
 @pytest.mark.anyio
