@@ -27,7 +27,8 @@ from rest_api.attendance import Sockets
 from rest_api.callers import Callers
 from rest_api.dependencies import Batches, Bodies, Services
 from rest_api.direct import DirectRoutes
-from rest_api.gateway.core import Gateway, GatewayConfig
+from rest_api.gateway.config import GatewayConfig
+from rest_api.gateway.core import Gateway
 from rest_api.health import liveness, readiness
 from rest_api.middleware import EveryRequest
 from rest_api.models import REQUESTS
@@ -121,11 +122,13 @@ def _lifespan(
         gateway = Gateway(kafka, trust.directory(settings), config, trust.edge_key, metrics, fatal, spans)
 
         def rendered() -> bytes:
-            gateway.observe()
+            gateway.standing.observe()
             return metrics.render()
 
         port = settings.admin_port if settings.admin_port is not None else ADMIN_BASE_PORT + index
-        admin = AdminServer(settings.admin_host, port, lambda: liveness(gateway), lambda: readiness(gateway), rendered)
+        admin = AdminServer(
+            settings.admin_host, port, lambda: liveness(gateway.standing), lambda: readiness(gateway.standing), rendered
+        )
         await admin.start()
         app.state.services = Services(
             settings,
@@ -154,7 +157,7 @@ def _lifespan(
         watching = asyncio.create_task(callers.watch(tell_of_tokens))
         try:
             # With spans a refusal has one, too: the framework makes it.
-            yield {} if spans is not None else {STATE: Turnstile(gateway.full, config.full_detail, metrics)}
+            yield {} if spans is not None else {STATE: Turnstile(gateway.standing.full, config.full_detail, metrics)}
         finally:
             watching.cancel()
             await asyncio.gather(watching, return_exceptions=True)

@@ -263,7 +263,7 @@ def admit(request: HTTPConnection, timeout_ms: int) -> None:
         Problem: 503.
     """
     try:
-        services(request).gateway.admit(timeout_ms)
+        services(request).gateway.standing.admit(timeout_ms)
     except Unavailable as error:
         raise of_unavailable(error) from None
 

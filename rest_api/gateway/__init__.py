@@ -8,6 +8,7 @@
 ``key_directory``  the key records that this pod believes, and the committee that they name.
 ``room``           how much may be outstanding on the embedded broker.
 ``readers``        what is read, and from where on.
+``standing``       whether a request can be taken now, and what we say of ourselves to probes and in metrics.
 ``beats``          our own beat, and whether another live pod claims our N.
 
 The outcome of a request is decided in ``rest_api.correlation``, which knows none of these.

@@ -11,12 +11,11 @@ import secrets
 import time
 from collections.abc import Callable
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from common import ed25519
 from common.errors import Unavailable
-from common.ids import BootId, Index, Instant, KeyId, PodIndex, RequestId
+from common.ids import BootId, Index, Instant, KeyId, RequestId
 from common.kafka.port import Kafka
 from common.observability.lines import Lines
 from common.observability.logging import get_logger
@@ -38,12 +37,14 @@ from common.wire.messages import (
 from rest_api import correlation
 from rest_api.correlation import Completed, Correlation, Step
 from rest_api.gateway.beats import ClockWatch, Pods, RivalWatch
+from rest_api.gateway.config import GatewayConfig
 from rest_api.gateway.inbox import Inbox, Places
 from rest_api.gateway.key_directory import KeyDirectory
 from rest_api.gateway.outbox import Outbox, Sender, new_uuid
 from rest_api.gateway.readers import Readers
 from rest_api.gateway.room import EMBEDDED_ROOM_BYTES, Room
 from rest_api.gateway.routing import RoutingTable
+from rest_api.gateway.standing import Standing
 from rest_api.gateway.traces import Traces
 
 Result: TypeAlias = Signed | Accepted | Refused | correlation.End
@@ -51,32 +52,11 @@ Result: TypeAlias = Signed | Accepted | Refused | correlation.End
 TICK_S: Final = 0.025
 TICKS_PER_SCAN: Final = 10
 STALL_S: Final = 0.5
-LIST_AFTER_S: Final = 1.5
-"""After so long without three beats of anybody, nobody is there: the table is as good as it will be."""
 FLUSH_S: Final = 2.0
 OUTAGE_GRACE_S: Final = 1.0
 """What is pending has no more than this while no broker answers: its answers cannot come."""
-MOST_OF_A_DEADLINE: Final = 2 / 5
-"""Who would wait for longer than this part of his time for those before him is refused at once. Signers turn to the
-newest once somebody has waited for half of his time: whoever was taken with more before him would be the one passed by.
-"""
 FAILURES_SAID: Final = 20
 """Items without a signature that get a line of their own in ten seconds; the rest are counted."""
-
-
-@dataclass(frozen=True, slots=True)
-class GatewayConfig:
-    """Figures of one pod."""
-
-    index: PodIndex
-    pending_limit: int
-    suspect_after_s: float
-    beat_interval_s: float
-
-    @property
-    def full_detail(self) -> str:
-        """What is said to whoever comes when the limit is reached."""
-        return f"{self.pending_limit} items are under way"
 
 
 class _View:
@@ -174,14 +154,13 @@ class Gateway:
             self._send_beat,
         )
         self._readers = Readers(kafka, own_topic, self._places, self._inbox, self._lines, self._loop.time)
+        self.standing = Standing(
+            kafka, config, self._readers, self._correlation, self.routing, keys, self.pods, metrics, self._loop.time
+        )
         self._tasks: list[asyncio.Task[None]] = []
         self._futures: dict[RequestId, asyncio.Future[Result]] = {}
-        self._last_turn = self._loop.time()
-        self._queue_wait_ms = 0
         self._rivals = RivalWatch(self.pods, self._logger)
         self._clock = ClockWatch(self.pods, self._logger)
-        self.draining = asyncio.Event()
-        self._takes_until = 0.0
         self._closed = False
 
     # --- life --------------------------------------------------------------------------------------------------------
@@ -211,10 +190,9 @@ class Gateway:
             grace_s: What is pending may take so long, then it is told that we go away.
             last_orders_s: Requests of clients who do not know of it yet are taken for so long.
         """
-        if self.draining.is_set():
+        if self.standing.draining.is_set():
             return
-        self._takes_until = self._loop.time() + min(last_orders_s, grace_s)
-        self.draining.set()
+        self.standing.drain(min(last_orders_s, grace_s))
         self._send_beat()
         self._loop.call_later(grace_s if self._kafka.up() else min(grace_s, OUTAGE_GRACE_S), self._abandon)
 
@@ -226,7 +204,7 @@ class Gateway:
         if self._closed:
             return
         self._closed = True
-        self.draining.set()
+        self.standing.draining.set()
         self._abandon()
         for task in self._tasks:
             task.cancel()
@@ -235,33 +213,6 @@ class Gateway:
         await asyncio.gather(self._readers.close(), self._producer.close())
 
     # --- requests ----------------------------------------------------------------------------------------------------
-
-    def admit(self, timeout_ms: int) -> None:
-        """Whether a request could be taken now; asked before its body is read.
-
-        Raises:
-            Unavailable: with a code of the table of problems.
-        """
-        self._can_take(timeout_ms)
-        # At the door only: items of a batch that was let in wait for their turn, and have that much less time then.
-        if (wait_s := self._correlation.wait_s()) * 1000 > timeout_ms * MOST_OF_A_DEADLINE:
-            raise Unavailable("overloaded", f"what is under way will take {wait_s:.1f} s, more than there is time for")
-
-    def _can_take(self, timeout_ms: int) -> None:
-        if self.draining.is_set() and self._loop.time() >= self._takes_until:
-            raise Unavailable("shutting-down", "this pod is going away; another one will take the request")
-        if self._readers.positioned_at is None:
-            raise Unavailable("not-ready", "this pod has not found its place in its topics yet")
-        if not self._kafka.up():
-            raise Unavailable("broker-unavailable", "the message broker cannot be reached")
-        if self.full():
-            raise Unavailable("in-flight-limit", self._config.full_detail)
-        if self._queue_wait_ms > timeout_ms / 4:
-            raise Unavailable("overloaded", f"the least busy signer is {self._queue_wait_ms} ms behind")
-
-    def full(self) -> bool:
-        """Whether as much is under way as may be."""
-        return len(self._correlation) >= self._config.pending_limit
 
     def submit(
         self,
@@ -289,9 +240,9 @@ class Gateway:
             A future that gets exactly one result, at the latest when the time is over. It never gets an exception.
 
         Raises:
-            Unavailable: as ``admit``, but for a wait that is too long.
+            Unavailable: as ``Standing.can_take``.
         """
-        self._can_take(timeout_ms)
+        self.standing.can_take(timeout_ms)
         now_ms = time.time_ns() // 1_000_000
         item = SignItem(request_id, key_id, mode, message, principal, Instant(now_ms), Instant(now_ms + timeout_ms))
         self._correlation.open(item, self._loop.time() + timeout_ms / 1000)
@@ -300,6 +251,10 @@ class Gateway:
         self._traces.begin(request_id, trace)
         self._outbox.put(item)
         return future
+
+    def pending(self) -> int:
+        """Items under way."""
+        return len(self._correlation)
 
     # --- what comes in ----------------------------------------------------------------------------------------------
 
@@ -349,8 +304,7 @@ class Gateway:
         while True:
             await asyncio.sleep(TICK_S)
             now = self._loop.time()
-            late = now - self._last_turn - TICK_S
-            self._last_turn = now
+            late = self.standing.turned(now) - TICK_S
             self._metrics.event_loop_lag.observe(max(0.0, late))
             if late > STALL_S:
                 self.routing.forgive(late)
@@ -365,7 +319,7 @@ class Gateway:
         self.routing.decay()
         self.pods.forget()
         self._apply(self._correlation.scan(self._view))
-        self._queue_wait_ms = self.routing.queue_wait_ms()
+        self.standing.queue_wait_ms = self.routing.queue_wait_ms()
         self._rivals.look()
         self._clock.look()
 
@@ -377,55 +331,9 @@ class Gateway:
     def _send_beat(self) -> None:
         if self._readers.positioned_at is None:
             return
-        draining = self.draining.is_set()
+        draining = self.standing.draining.is_set()
         state = ReplicaState.DRAINING if draining else ReplicaState.READY
         beat = self.pods.beat(state, draining, len(self._correlation), Instant(time.time_ns() // 1_000_000))
         sealed = envelope.seal(self._sealer, self._places.presence, codec.encode(beat))
         with contextlib.suppress(Unavailable):  # the next one is due soon
             self._producer.send(self._places.presence, sealed, on_delivery=self._readers.hearing.delivered)
-
-    # --- how we are --------------------------------------------------------------------------------------------------
-
-    def pending(self) -> int:
-        """Items under way."""
-        return len(self._correlation)
-
-    def silence_s(self) -> float:
-        """Seconds since the last turn of our own loop."""
-        return self._loop.time() - self._last_turn
-
-    def readiness(self) -> dict[str, str]:
-        """What keeps us from serving, by name; empty when nothing does. Never asks the broker."""
-        wrong: dict[str, str] = {}
-        if self.draining.is_set():
-            wrong["draining"] = "this pod is going away"
-        if self._readers.positioned_at is None:
-            wrong["position"] = f"not positioned on {self._reply_to}"
-        elif not self.routing.settled() and self._loop.time() - self._readers.positioned_at < LIST_AFTER_S:
-            wrong["presence"] = "listening for the signers"
-        if not self._kafka.up():
-            wrong["broker"] = "cannot be reached"
-        if not self.keys.all():
-            wrong["key"] = "no key is known yet"
-        if self.full():
-            wrong["pending"] = "the in-flight limit is reached"
-        if self.pods.must_yield():
-            wrong["index"] = f"an older pod has the index {self._config.index}"
-        return wrong
-
-    def heartbeats(self) -> dict[str, float]:
-        """Seconds since the last turn of each client thread."""
-        now = time.monotonic()
-        return {name: now - at for name, at in self._kafka.heartbeats().items()}
-
-    def observe(self) -> None:
-        """Set the gauges; called when somebody looks."""
-        self._metrics.pending_items.set(len(self._correlation))
-        self._metrics.kafka_up.set(1 if self._kafka.up() else 0)
-        for seat in self.routing.seats:
-            self._metrics.presence_age.labels(role="signer", seat=seat).set(self.routing.silence_ms(seat) / 1000)
-        self._metrics.clock_skew.set(self.pods.skew.skew_ms / 1000)
-        for index, age in self.pods.silence_s().items():
-            self._metrics.presence_age.labels(role="api", seat=index).set(age)
-        for record in self.keys.all():
-            self._metrics.key_epoch.labels(key_id=record.key_id).set(record.epoch)

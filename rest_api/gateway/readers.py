@@ -34,6 +34,8 @@ class Readers:
         self._lines = lines
         self._clock = clock
         self._tails: list[TailConsumer] = []
+        self.replies = places.replies
+        """Our own topic, where answers come."""
         self.positioned_at: float | None = None
         """Since when nothing can be missed, by ``clock``; None: not yet."""
         self.hearing = Hearing(clock, self._renew)

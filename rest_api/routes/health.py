@@ -24,10 +24,10 @@ def _answer(health: Health) -> Response:
 @router.get("/healthz", summary="Are we alive?", responses=_DOCS)
 async def healthz(request: Request) -> Response:
     """Heartbeat of our own loops; never a question to the broker."""
-    return _answer(liveness(services(request).gateway))
+    return _answer(liveness(services(request).gateway.standing))
 
 
 @router.get("/readyz", summary="Can we serve?", responses=_DOCS)
 async def readyz(request: Request) -> Response:
     """Positioned, broker up, a key known, room for requests, and our index our own."""
-    return _answer(readiness(services(request).gateway))
+    return _answer(readiness(services(request).gateway.standing))

@@ -86,7 +86,7 @@ async def sign_ws(socket: WebSocket) -> None:
         same_site(socket)
         timeout_ms = deadline_ms(socket)
         sockets = services(socket).sockets
-        if services(socket).gateway.draining.is_set():
+        if services(socket).gateway.standing.draining.is_set():
             raise Problem("shutting-down", "this pod is going away; connect again")
         if sockets.full():
             raise Problem("in-flight-limit", "too many WebSockets are open on this pod")
@@ -188,7 +188,7 @@ class _Session:
 
     async def _drained(self) -> None:
         """Return when the pod drains and every answer has left; what comes meanwhile is told so."""
-        await self._gateway.draining.wait()
+        await self._gateway.standing.draining.wait()
         grace_s = services(self._socket).settings.shutdown_grace_ms / 1000
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s + LAST_ANSWERS_S):
@@ -231,7 +231,7 @@ class _Session:
             crowded = services(socket).batches.window.crowds(self._gateway.pending())
             # Where WebSockets are what makes the queue, it ends for them where there is still room for others.
             left_ms = left_of(self._timeout_ms, time.perf_counter() - began)
-            self._gateway.admit(left_ms // 2 if crowded else left_ms)
+            self._gateway.standing.admit(left_ms // 2 if crowded else left_ms)
             charge(socket, caller)
             left_ms = await self._place(left_ms)
         except BadInput as error:

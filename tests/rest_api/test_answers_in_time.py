@@ -88,7 +88,7 @@ async def test_busy_signers_are_not_given_what_they_could_not_do_in_time(own_wor
     async with running_pod(own_world.settings()) as pod:
         for seat in own_world.committee.seats.values():
             seat.queue_wait_ms = 600
-        await until(lambda: pod.gateway._queue_wait_ms == 600, "beats say so")
+        await until(lambda: pod.gateway.standing.queue_wait_ms == 600, "beats say so")
         headers = {"Request-Timeout-Ms": "2000"}
         a_problem(await pod.http.post("/v1/sign", json={"text": "a"}, headers=headers), 503, "overloaded")
         # A quarter of a longer deadline is enough, and one idle seat is enough for all.
@@ -189,14 +189,14 @@ async def test_while_the_broker_is_away_new_requests_are_told_so_and_then_they_a
         async with world(broker, own_world.folder / "outage") as place, running_pod(place.settings()) as pod:
             signed(await pod.http.post("/v1/sign", json={"text": "a"}), b"a")
             broker.set_down()
-            await until(lambda: "broker" in pod.gateway.readiness(), "the pod sees the outage")
+            await until(lambda: "broker" in pod.gateway.standing.readiness(), "the pod sees the outage")
             answer = await pod.http.post("/v1/sign", json={"text": "a"})
             a_problem(answer, 503, "broker-unavailable")
             assert "retry-after" in answer.headers
             # Liveness never asks the broker.
             assert (await pod.http.get("/healthz")).status_code == 200
             broker.set_up()
-            await until(lambda: not pod.gateway.readiness(), "the pod is ready again", 15)
+            await until(lambda: not pod.gateway.standing.readiness(), "the pod is ready again", 15)
             signed(await pod.http.post("/v1/sign", json={"text": "b"}), b"b")
 
 
@@ -216,7 +216,7 @@ async def test_a_record_that_is_known_to_be_unwritten_is_refused_at_once_and_one
             broker.clear_errors(PRODUCE)
             a_problem(answer, status, code)
             assert (took_s < 2.0) == (status == 503), took_s
-            await until(lambda: not pod.gateway.readiness(), "the pod is ready", 15)
+            await until(lambda: not pod.gateway.standing.readiness(), "the pod is ready", 15)
             signed(await pod.http.post("/v1/sign", json={"text": "b"}), b"b")
 
 
@@ -279,7 +279,7 @@ async def test_of_two_pods_with_one_index_both_say_so_and_the_younger_is_not_rea
         began = time.time_ns() // 1_000_000  # the order of their starts is by the millisecond
         await until(lambda: time.time_ns() // 1_000_000 > began, "a later millisecond")
         async with running_pod(own_world.settings(0, **quick), wait=False) as younger:
-            await until(lambda: "index" in younger.gateway.readiness(), "the younger yields")
+            await until(lambda: "index" in younger.gateway.standing.readiness(), "the younger yields")
             answer = await younger.http.get("/readyz")
             assert answer.status_code == 503
             assert "index" in answer.json()["checks"]

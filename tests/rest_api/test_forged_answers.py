@@ -217,7 +217,7 @@ async def test_a_forged_key_record_is_not_believed(own_world: World) -> None:
 async def test_a_key_that_the_settings_pin_cannot_be_another(own_world: World) -> None:
     pinned = {"default": base64.b64encode(keypair()[1]).decode()}
     async with running_pod(own_world.settings(pinned_keys=pinned), wait=False) as pod:
-        await until(lambda: "position" not in pod.gateway.readiness(), "positioned")
+        await until(lambda: "position" not in pod.gateway.standing.readiness(), "positioned")
         await until(lambda: pod.count("dead_letters_total", topic=topics.keys(own_world.trust.prefix).name,
                                       reason="public-key-pinned") == 1, "refused", 5)  # fmt: skip
         a_problem(await pod.http.post("/v1/sign", json={"text": "a"}), 503, "no-key-yet")

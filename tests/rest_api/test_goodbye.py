@@ -55,7 +55,7 @@ async def test_a_request_on_a_kept_connection_is_answered_and_told_to_be_the_las
         assert (await ask(first)).startswith(b"HTTP/1.1 200 ")
         assert (await ask(second)).startswith(b"HTTP/1.1 200 ")
         leave(pod)
-        assert pod.gateway.readiness().keys() == {"draining"}
+        assert pod.gateway.standing.readiness().keys() == {"draining"}
         await gone(pod)
         last = await ask(first)
         assert last.startswith(b"HTTP/1.1 200 ")

@@ -348,7 +348,7 @@ async def running_pod(
         async with httpx.AsyncClient(base_url=url, timeout=20, trust_env=False, verify=NO_TLS) as http:
             pod = Pod(server, url, f"http://127.0.0.1:{app.state.admin_port}", http)
             if wait:
-                await until(lambda: not pod.gateway.readiness(), "the pod is ready")
+                await until(lambda: not pod.gateway.standing.readiness(), "the pod is ready")
             yield pod
     finally:
         if (running := getattr(app.state, "services", None)) is not None:

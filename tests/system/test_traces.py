@@ -95,7 +95,7 @@ async def test_each_request_is_one_trace_with_spans_of_all_processes(tmp_path: P
             running_replicas(broker, keys, tmp_path / "state", seats),
             running_pod(settings, spans=exported.spans("rest-api", 0), wait=False) as pod,
         ):
-            await until(lambda: not pod.gateway.readiness(), "the key is made and the pod is ready", 60)
+            await until(lambda: not pod.gateway.standing.readiness(), "the key is made and the pod is ready", 60)
             await _until_all_serve(pod)
             await _a_single_request(pod, exported, prefix)
             await _many_at_once(pod, exported)
