@@ -5,5 +5,5 @@
 ``participant``  checks a request itself, then gives one share of a signature
 ``coordinator``  leads one signing session
 ``fold``         the ceremony log, folded: the same state at every replica
-``ceremony``     what this seat adds to that log: key generation and resharing
+``ceremony``     what this seat adds to that log: key generation and resharing (``ceremony_*``: one concern each)
 """

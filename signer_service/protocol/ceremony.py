@@ -31,10 +31,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from common.errors import BadInput
-from common.ids import NO_OFFSET, Epoch, Index, Instant, KeyId, Offset
-from common.wire.messages import AuditEntry, AuditEvent, AuditKind, CeremonyRecord, KeyRecord
-from signer_service.protocol import ceremony_agenda, ceremony_opening
-from signer_service.protocol.ceremony_checkpoint import is_next_log, refuse_behind
+from common.ids import NO_OFFSET, Index, Instant, KeyId
+from common.wire.messages import CeremonyRecord, KeyRecord
+from signer_service.protocol import ceremony_agenda, ceremony_audit, ceremony_opening, ceremony_roster
 from signer_service.protocol.ceremony_clock import listens, not_ahead, noted, tell_deaf
 from signer_service.protocol.ceremony_part import replaced, settle
 from signer_service.protocol.ceremony_place import follow, start_over
@@ -52,7 +51,7 @@ from signer_service.protocol.ceremony_state import (
     SendFailed,
 )
 from signer_service.protocol.ceremony_view import epoch_keys, takeover_at
-from signer_service.protocol.findings import Finding, fact
+from signer_service.protocol.findings import Finding
 from signer_service.protocol.fold import fold
 from signer_service.protocol.log_state import KeyLog
 from signer_service.protocol.log_wire import LogTrust
@@ -64,32 +63,9 @@ from signer_service.protocol.machine import (
     PeersChanged,
     RefreshAsked,
     Tick,
-    ToAudit,
     ToKeys,
     Transition,
 )
-
-_TOLD = frozenset(
-    {
-        "announce-again",
-        "announce-waits",
-        "ceremony-committed",
-        "ceremony-ended",
-        "ceremony-opened",
-        "checkpoint-refused",
-        "late-record",
-        "log-forked",
-        "protocol-version",
-        "roster-accepted",
-        "roster-alarm",
-    }
-)
-"""Facts that go to the audit topic besides blame."""
-
-_EVIDENCE_BYTES = 256 * 1024
-
-_ALARMS = frozenset({"log-forked", "roster-alarm", "protocol-version", "checkpoint-refused"})
-"""Facts that are told even in a replay."""
 
 
 def start(seat: Index, trust: LogTrust, timing: CeremonyTiming) -> CeremonyState:
@@ -109,34 +85,7 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
     Returns:
         The next state, durable (``ceremony_disk.durable``) before ``send`` leaves; when to tick; what to tell.
     """
-    findings: tuple[Finding, ...] = ()
-    notes: tuple[Note, ...] = ()
-    state = not_ahead(state, now)
-    match event:
-        case LogRecord():
-            state, findings, notes = _read(state, event, now)
-        case CaughtUp() if state.soft.anchoring is not None:
-            state, notes = start_over(state), (Note("place-not-proven"),)
-        case CaughtUp():
-            state, notes = _soft(state, caught_up=True), _missing(state)
-        case LogLost():
-            state, notes = _soft(state, lost=True), (Note("ceremony-log-lost"),)
-        case RosterFile(raw=raw):
-            state, notes = _roster_file(state, raw)
-        case PeersChanged(live=live):
-            state = _soft(state, live=live)
-        case InternalSigned(open_id=open_id, signature=signature):
-            state = _soft(state, signatures={**state.soft.signatures, open_id: signature})
-        case RefreshAsked(key_id=key_id, raw=raw):
-            state, notes = _refresh_asked(state, key_id, raw, now)
-        case KeyCopySeen(key_id=key_id, record=copy):
-            state = _key_copy(state, key_id, copy, now)
-        case SendFailed(record=record):
-            state = _not_sent(state, record, now)
-        case Hears(hears=hears):
-            state = listens(state, hears, now)
-        case Tick():
-            pass
+    state, findings, notes = _take(not_ahead(state, now), event, now)
     if state.soft.anchoring is not None:
         return Transition(state, notes=notes)
     state = noted(state, now)
@@ -154,18 +103,51 @@ def step(state: CeremonyState, event: Event, now: Instant, entropy: Entropy) -> 
     turns = (takeover_at(state, key.attempt) for key in state.log.keys.values() if key.attempt is not None)
     owed.wake += [at for at in turns if at is not None]
     owed.wake += [drain.until for drain in state.soft.draining.values()]
-    if not state.soft.caught_up:
-        # What happened before this process began was told then, by those who were there.
-        findings = tuple(each for each in findings if each.note.name in _ALARMS)
+    live = state.soft.caught_up
+    findings = ceremony_audit.worth_telling(findings, live=live)
     return Transition(
         state=state,
-        send=(*send, *_audit(findings, now)) if state.soft.caught_up else send,
+        send=(*send, *ceremony_audit.events(findings, now)) if live else send,
         wake_at=min((at for at in owed.wake if at > now), default=None),
         notes=(*(finding.note for finding in findings), *notes),
     )
 
 
 # --- events ----------------------------------------------------------------------------------------------------------
+
+
+def _take(
+    state: CeremonyState, event: Event, now: Instant
+) -> tuple[CeremonyState, tuple[Finding, ...], tuple[Note, ...]]:
+    """What the event says by itself. What this seat does about it follows from the state, in ``step``."""
+    findings: tuple[Finding, ...] = ()
+    notes: tuple[Note, ...] = ()
+    match event:
+        case LogRecord():
+            state, findings, notes = _read(state, event, now)
+        case CaughtUp() if state.soft.anchoring is not None:
+            state, notes = start_over(state), (Note("place-not-proven"),)
+        case CaughtUp():
+            state, notes = state.with_soft(caught_up=True), _missing(state)
+        case LogLost():
+            state, notes = state.with_soft(lost=True), (Note("ceremony-log-lost"),)
+        case RosterFile(raw=raw):
+            state, notes = ceremony_roster.take_file(state, raw)
+        case PeersChanged(live=live):
+            state = state.with_soft(live=live)
+        case InternalSigned(open_id=open_id, signature=signature):
+            state = state.with_soft(signatures={**state.soft.signatures, open_id: signature})
+        case RefreshAsked(key_id=key_id, raw=raw):
+            state, notes = _refresh_asked(state, key_id, raw, now)
+        case KeyCopySeen(key_id=key_id, record=copy):
+            state = _key_copy(state, key_id, copy, now)
+        case SendFailed(record=record):
+            state = _not_sent(state, record, now)
+        case Hears(hears=hears):
+            state = listens(state, hears, now)
+        case Tick():
+            pass
+    return state, findings, notes
 
 
 def _read(
@@ -177,13 +159,13 @@ def _read(
         return state, (), ()
     if event.offset > before.offset + 1:
         # Records are missing: what they said cannot be known, so nothing may be built on it.
-        return _soft(state, lost=True), (), ()
+        return state.with_soft(lost=True), (), ()
     folded = fold(before, event.offset, event.raw, state.trust)
     after = follow(replace(state, log=folded.state), event.raw)
     findings = folded.findings
     notes: list[Note] = []
     if folded.state.roster is not before.roster:
-        after, alarm = _against_file(after, event.offset)
+        after, alarm = ceremony_roster.against_file(after, event.offset)
         findings += alarm
     for key_id, key in folded.state.keys.items():
         previous = before.keys.get(key_id, KeyLog(key_id))
@@ -207,19 +189,6 @@ def _missing(state: CeremonyState) -> tuple[Note, ...]:
     return tuple(Note("share-missing", {"key_id": key.key_id, "epoch": key.epoch}) for key in keys)
 
 
-def _against_file(state: CeremonyState, offset: Offset) -> tuple[CeremonyState, tuple[Finding, ...]]:
-    """The roster file was fed before the log was read: whether they agree is seen only now. If not, the log counts."""
-    file, log = state.soft.roster, state.log.roster
-    if file is None or log is None:
-        return state, ()
-    try:
-        state.trust.wire.newer(log, file)
-    except BadInput as bad:
-        alarm = fact("roster-alarm", offset, code=bad.code, version=file.version)
-        return _soft(state, roster=None, roster_raw=b""), (alarm,)
-    return state, ()
-
-
 def _committed(
     before: CeremonyState, after: CeremonyState, previous: KeyLog, written: Instant, now: Instant
 ) -> CeremonyState:
@@ -239,31 +208,6 @@ def _committed(
     return replace(after, committed={**after.committed, previous.key_id: written}, soft=soft)
 
 
-def _roster_file(state: CeremonyState, raw: bytes) -> tuple[CeremonyState, tuple[Note, ...]]:
-    try:
-        roster = state.trust.wire.read_roster(raw)
-    except BadInput as bad:
-        return state, (Note("roster-file-refused", {"code": bad.code}),)
-    for known in (state.soft.roster, state.log.roster):
-        if known is None:
-            continue
-        try:
-            state.trust.wire.newer(known, roster)
-        except BadInput as bad:
-            return state, (Note("roster-alarm", {"code": bad.code, "version": roster.version}),)
-    for checkpoint in roster.checkpoints if is_next_log(state.log.roster, roster.log_generation) else ():
-        try:
-            refuse_behind(
-                checkpoint, roster.log_generation, state.seat, state.secrets, state.trust, keys=state.log.keys
-            )
-        except BadInput as bad:
-            # We do not bring it. Who has nothing to lose may: the log decides, and what it costs us is an alarm.
-            return state, (Note("roster-alarm", {"code": bad.code, "version": roster.version, "detail": bad.detail}),)
-    if state.soft.roster is not None and roster.version <= state.soft.roster.version:
-        return state, ()
-    return _soft(state, roster=roster, roster_raw=raw), ()
-
-
 def _refresh_asked(
     state: CeremonyState, key_id: KeyId, raw: bytes, now: Instant
 ) -> tuple[CeremonyState, tuple[Note, ...]]:
@@ -276,7 +220,7 @@ def _refresh_asked(
         ceremony_opening.check_refresh(state, key_id, raw, now)
     except BadInput as bad:
         return state, (Note("refresh-refused", {"key_id": key_id, "code": bad.code}),)
-    return _soft(state, asked={**state.soft.asked, key_id: (key.epoch, raw)}), ()
+    return state.with_soft(asked={**state.soft.asked, key_id: (key.epoch, raw)}), ()
 
 
 def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: Instant) -> CeremonyState:
@@ -298,12 +242,12 @@ def _key_copy(state: CeremonyState, key_id: KeyId, seen: KeyRecord | None, now: 
         and now >= published[key_id][1] + state.timing.resend_ms
     ):
         del published[key_id]
-    return _soft(state, published=published, rivals=rivals)
+    return state.with_soft(published=published, rivals=rivals)
 
 
 def _remember_published(state: CeremonyState, send: Iterable[Outgoing], now: Instant) -> CeremonyState:
     published = {each.record.key_id: (each.record.epoch, now) for each in send if isinstance(each, ToKeys)}
-    return _soft(state, published={**state.soft.published, **published}) if published else state
+    return state.with_soft(published={**state.soft.published, **published}) if published else state
 
 
 def _not_sent(state: CeremonyState, record: CeremonyRecord, now: Instant) -> CeremonyState:
@@ -316,33 +260,4 @@ def _not_sent(state: CeremonyState, record: CeremonyRecord, now: Instant) -> Cer
         # It may have been the public copy. Written once more, that does no harm.
         del published[record.key_id]
         sent[ceremony_agenda.copy_tag(record.key_id, record.epoch)] = again
-    return _soft(state, sent=sent, published=published)
-
-
-def _soft(state: CeremonyState, **changes: object) -> CeremonyState:
-    return replace(state, soft=replace(state.soft, **changes))  # type: ignore[arg-type]
-
-
-# --- what is told ----------------------------------------------------------------------------------------------------
-
-
-def _audit(findings: Iterable[Finding], now: Instant) -> Iterable[ToAudit]:
-    for finding in findings:
-        facts = finding.note.fields
-        if not finding.culprit and finding.note.name not in _TOLD:
-            continue
-        entry = AuditEntry(
-            kind=AuditKind.BLAME if finding.culprit else AuditKind.CEREMONY,
-            at_ms=now,
-            request_id="",
-            principal="",
-            key_id=str(facts.get("key_id", "")),
-            epoch=Epoch(int(facts.get("epoch", 0))),
-            message_sha256=b"",
-            signers=(Index(finding.culprit),) if finding.culprit else (),
-            code=finding.note.name,
-            detail=(finding.detail or str(facts.get("reason", "")))[:512],
-            # A larger one would not fit into an audit record; its offset says where it stands.
-            evidence=tuple(each for each in finding.evidence if len(each) <= _EVIDENCE_BYTES),
-        )
-        yield ToAudit(AuditEvent(f"ceremony/{facts['offset']}", (entry,)))
+    return state.with_soft(sent=sent, published=published)

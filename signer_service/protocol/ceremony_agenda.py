@@ -84,7 +84,7 @@ def send(state: CeremonyState, todo: Agenda) -> tuple[CeremonyState, tuple[Outgo
             sent[tag] = before[tag]
     if sent == before:
         return state, tuple(out)
-    return replace(state, soft=replace(state.soft, sent=sent)), tuple(out)
+    return state.with_soft(sent=sent), tuple(out)
 
 
 def rank(state: CeremonyState, seats: tuple[Index, ...]) -> int:

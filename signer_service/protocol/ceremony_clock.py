@@ -63,11 +63,11 @@ def listens(state: CeremonyState, hears: bool, now: Instant) -> CeremonyState:
     """Who was deaf has waited for nobody: that time does not count. What was said meanwhile has a while to arrive."""
     soft = state.soft
     if not hears:
-        return state if soft.deaf_since is not None else replace(state, soft=replace(soft, deaf_since=now))
+        return state if soft.deaf_since is not None else state.with_soft(deaf_since=now)
     if soft.deaf_since is None:
         return state
     since = {key_id: _heard_again(state, key_id, each, soft.deaf_since, now) for key_id, each in soft.since.items()}
-    return replace(state, soft=replace(soft, since=since, deaf_since=None, told_deaf=False))
+    return state.with_soft(since=since, deaf_since=None, told_deaf=False)
 
 
 def _heard_again(state: CeremonyState, key_id: KeyId, seen: Since, deaf_since: Instant, now: Instant) -> Since:
@@ -92,7 +92,7 @@ def tell_deaf(state: CeremonyState, wake: list[Instant], now: Instant) -> tuple[
     if now <= due:
         wake.append(Instant(due + 1))
         return state, ()
-    return replace(state, soft=replace(state.soft, told_deaf=True)), (Note("hears-nothing", {"since_ms": since}),)
+    return state.with_soft(told_deaf=True), (Note("hears-nothing", {"since_ms": since}),)
 
 
 def noted(state: CeremonyState, now: Instant) -> CeremonyState:

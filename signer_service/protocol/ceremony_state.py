@@ -7,7 +7,7 @@ CeremonyState
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
 from common.ids import Epoch, Index, Instant, KeyId, Offset, OpenId
@@ -267,6 +267,10 @@ class CeremonyState:
     def of_key(self, key_id: KeyId) -> KeySecrets:
         """This seat's secrets of a key; empty where it has none."""
         return self.secrets.get(key_id, KeySecrets(key_id))
+
+    def with_soft(self, **changes: object) -> "CeremonyState":
+        """The same with these fields of ``soft`` changed."""
+        return replace(self, soft=replace(self.soft, **changes))  # type: ignore[arg-type]
 
     @property
     def awaits_new_log(self) -> bool:
