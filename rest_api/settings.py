@@ -22,8 +22,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from common.errors import BadInput
 from common.ids import KeyId, parse_key_id
-from common.kafka.port import KafkaSettings
 from common.kafka.security import read_security_file
+from common.kafka.settings import KafkaSettings
 from common.observability.logging import LogFormat
 from common.observability.spans import endpoint_of
 from common.wire import topics

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.kafka.client import KafkaClient
-from common.kafka.port import COMMAND_LINE, Admin, Ensured, KafkaSettings
+from common.kafka.port import Admin, Ensured
 from common.kafka.security import read_security_file
+from common.kafka.settings import COMMAND_LINE, KafkaSettings
 from common.wire import access, topics
 from common.wire.access import Acl, Compared
 

@@ -8,8 +8,9 @@ from common import collector
 from common.errors import BadInput
 from common.ids import Index
 from common.kafka.client import KafkaClient
-from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.port import Hooks
 from common.kafka.security import read_security_file
+from common.kafka.settings import KafkaSettings
 from common.observability.admin import AdminServer
 from common.observability.kafka_statistics import KafkaStatistics
 from common.observability.logging import LogFormat, configure, get_logger

@@ -21,8 +21,8 @@ from typing import Final
 from common.errors import BadInput, Unavailable
 from common.ids import KeyId, parse_key_id
 from common.kafka.client import KafkaClient
-from common.kafka.port import KafkaSettings
 from common.kafka.security import read_security_file
+from common.kafka.settings import KafkaSettings
 from common.trust import check_key_record, facts, read_roster
 from common.wire import codec, topics
 from common.wire.messages import KeyRecord, Roster

@@ -27,7 +27,7 @@ from confluent_kafka.admin import AdminClient
 
 from common.kafka.client import KafkaClient
 from common.kafka.embedded import EmbeddedBroker
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 from common.wire.topics import TopicSpec
 from tests.scripts import load
 

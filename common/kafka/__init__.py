@@ -1,6 +1,7 @@
 """Kafka, behind protocols of our own.
 
 ``port``         what may be asked of it: values and protocols; everybody else imports only this.
+``settings``     where the cluster is, and who we are there.
 ``client``       the factory of the real thing, for composition roots.
 ``producer`` ``tail`` ``group`` ``admin``   the real clients; ``owner`` is the thread that a Consumer belongs to.
 ``security``     passwords and certificates, out of a private file.

@@ -27,7 +27,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 from common.errors import BadInput, Unavailable
 from common.kafka import options
 from common.kafka.owner import DENIED, TOPIC_MISSING, TRANSIENT
-from common.kafka.port import Difference, Ensured, KafkaSettings
+from common.kafka.port import Difference, Ensured
+from common.kafka.settings import KafkaSettings
 from common.kafka.trouble import kind_of, not_allowed, remedy, unreachable
 from common.wire.access import Acl, Kind, Resource
 from common.wire.topics import TopicSpec

@@ -11,13 +11,13 @@ from common.kafka.port import (
     GroupConsumer,
     GroupListener,
     Hooks,
-    KafkaSettings,
     OnLost,
     Position,
     Producer,
     TailConsumer,
 )
 from common.kafka.producer import RealProducer
+from common.kafka.settings import KafkaSettings
 from common.kafka.state import Connection
 from common.kafka.tail import RealTail
 

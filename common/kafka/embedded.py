@@ -20,7 +20,7 @@ from typing import Self
 import confluent_kafka
 
 from common.errors import Bug, Unavailable
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 from common.wire.topics import TopicSpec
 
 RETAINED_BYTES = 5 * 1024 * 1024

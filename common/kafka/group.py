@@ -16,7 +16,8 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Topic
 
 from common.kafka import options
 from common.kafka.owner import DENIED, Owner
-from common.kafka.port import GroupListener, KafkaSettings, Record
+from common.kafka.port import GroupListener, Record
+from common.kafka.settings import KafkaSettings
 from common.kafka.state import Witness
 
 _CLOSE_MARGIN_S = 15.0

@@ -5,7 +5,8 @@ Pure functions from our settings to option dictionaries; no client library here.
 
 from enum import Enum
 
-from common.kafka.port import KafkaSettings, OnLost
+from common.kafka.port import OnLost
+from common.kafka.settings import KafkaSettings
 from common.wire.topics import MAX_RECORD_BYTES, signer_group, tail_group
 
 Option = str | int | float | bool

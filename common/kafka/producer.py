@@ -17,7 +17,8 @@ from confluent_kafka import Producer as Client
 from common.errors import BadInput, Bug, Unavailable
 from common.kafka import options
 from common.kafka.owner import DENIED
-from common.kafka.port import Delivery, KafkaSettings, OnDelivery
+from common.kafka.port import Delivery, OnDelivery
+from common.kafka.settings import KafkaSettings
 from common.kafka.state import Witness
 from common.kafka.trouble import not_allowed, too_old
 from common.wire.topics import MAX_RECORD_BYTES

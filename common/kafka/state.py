@@ -10,7 +10,8 @@ import logging
 import time
 from collections.abc import Mapping
 
-from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.port import Hooks
+from common.kafka.settings import KafkaSettings
 from common.kafka.trouble import Trouble
 
 SETTLE_S = 0.25

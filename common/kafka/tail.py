@@ -16,7 +16,8 @@ from confluent_kafka import KafkaError, KafkaException, Message, TopicPartition
 from common.errors import BadInput, Unavailable
 from common.kafka import options
 from common.kafka.owner import DENIED, TOPIC_MISSING, TRANSIENT, Owner
-from common.kafka.port import At, Deliver, KafkaSettings, OnLost, Position, Record, Start, Watermarks
+from common.kafka.port import At, Deliver, OnLost, Position, Record, Start, Watermarks
+from common.kafka.settings import KafkaSettings
 from common.kafka.state import Witness
 from common.kafka.trouble import not_allowed
 

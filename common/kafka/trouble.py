@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 
 BRAKE_S: Final = 30.0
 EXPLAINED_S: Final = 5.0

@@ -25,7 +25,7 @@ from stamina.instrumentation import set_on_retry_hooks
 from common.errors import SignerFlowError, Unavailable
 from common.kafka.client import KafkaClient
 from common.kafka.embedded import EmbeddedBroker
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 from common.wire import topics
 from rest_api.client import AsyncClient, ClientError
 from rest_api.demo import plan as plans

@@ -13,8 +13,8 @@ import orjson
 from common.errors import BadInput
 from common.ids import KeyId, parse_key_id
 from common.kafka.client import KafkaClient
-from common.kafka.port import KafkaSettings
 from common.kafka.security import read_security_file
+from common.kafka.settings import KafkaSettings
 from common.wire import topics
 from signer_service.app import make_log_trust
 from signer_service.audit import log_file

@@ -15,7 +15,7 @@ from typing import Any
 import httpx
 
 from common.errors import Unavailable
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 from tests.chaos import checker, faults, history
 from tests.chaos import witness as witnesses
 from tests.chaos.checker import Finding

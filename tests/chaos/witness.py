@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from common.kafka.client import KafkaClient
-from common.kafka.port import KafkaSettings, Record, Start
+from common.kafka.port import Record, Start
+from common.kafka.settings import KafkaSettings
 from common.wire import topics
 from tests.chaos import commits
 from tests.chaos.evidence import Raw

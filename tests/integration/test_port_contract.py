@@ -4,7 +4,7 @@ import uuid
 
 import pytest
 
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 from tests.brokers import Broker
 from tests.integration.containers import KafkaContainer
 from tests.kafka import test_both_brokers

@@ -8,7 +8,7 @@ import json
 import sys
 
 from common.kafka.client import KafkaClient
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 from tests.brokers import until
 from tests.kafka.members import Member
 

@@ -7,18 +7,8 @@ from functools import partial
 from confluent_kafka import Consumer, TopicPartition
 
 from common.kafka.client import KafkaClient
-from common.kafka.port import (
-    Admin,
-    Delivery,
-    GroupConsumer,
-    Hooks,
-    KafkaSettings,
-    OnLost,
-    Position,
-    Producer,
-    Record,
-    TailConsumer,
-)
+from common.kafka.port import Admin, Delivery, GroupConsumer, Hooks, OnLost, Position, Producer, Record, TailConsumer
+from common.kafka.settings import KafkaSettings
 from common.wire import topics
 from tests.brokers import until
 

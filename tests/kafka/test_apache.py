@@ -13,7 +13,8 @@ import pytest
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from common.kafka.port import At, Delivery, End, KafkaSettings, OnLost, Producer, Record
+from common.kafka.port import At, Delivery, End, OnLost, Producer, Record
+from common.kafka.settings import KafkaSettings
 from common.wire import topics
 from tests.brokers import Broker, launcher, made_again, until
 from tests.kafka.members import Client, Member, written

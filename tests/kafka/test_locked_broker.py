@@ -37,7 +37,8 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]
 
 from common.errors import Unavailable
 from common.kafka.client import KafkaClient
-from common.kafka.port import End, Hooks, KafkaSettings, Record
+from common.kafka.port import End, Hooks, Record
+from common.kafka.settings import KafkaSettings
 from common.wire import access, topics
 from common.wire.access import Acl, Operation, Principals
 from rest_api.topics_command import Cluster, System, compare_rules, create_topics

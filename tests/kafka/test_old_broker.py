@@ -2,7 +2,7 @@
 
 import pytest
 
-from common.kafka.port import KafkaSettings
+from common.kafka.settings import KafkaSettings
 from common.kafka.trouble import OLDEST_KAFKA
 from common.wire import topics
 from tests.brokers import until

@@ -4,7 +4,8 @@ import pytest
 
 from common.errors import BadInput
 from common.kafka import options
-from common.kafka.port import KafkaSettings, OnLost, Record
+from common.kafka.port import OnLost, Record
+from common.kafka.settings import KafkaSettings
 
 REAL = KafkaSettings("127.0.0.1:9092", "signer-1")
 EMBEDDED = KafkaSettings("127.0.0.1:9092", "signer-1", embedded=True)

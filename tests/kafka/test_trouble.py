@@ -9,7 +9,8 @@ import pytest
 from common.errors import BadInput
 from common.kafka.client import KafkaClient
 from common.kafka.embedded import EmbeddedBroker
-from common.kafka.port import Hooks, KafkaSettings
+from common.kafka.port import Hooks
+from common.kafka.settings import KafkaSettings
 from common.kafka.state import SETTLE_S, Connection
 from common.kafka.trouble import BRAKE_S, Trouble
 from tests.brokers import until

@@ -23,7 +23,8 @@ from common import ed25519
 from common.ids import BootId, EdgeKeyId, Epoch, Index, Instant, KeyId, Offset, OpenId, RecordId
 from common.kafka.client import KafkaClient
 from common.kafka.embedded import EmbeddedBroker
-from common.kafka.port import End, KafkaSettings, Record
+from common.kafka.port import End, Record
+from common.kafka.settings import KafkaSettings
 from common.observability.spans import Spans
 from common.secret import Secret
 from common.wire import codec, envelope, topics, transcript

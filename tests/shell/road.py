@@ -16,7 +16,8 @@ import pytest
 from common import ed25519
 from common.ids import BootId, EdgeKeyId, Instant, KeyId, RecordId, RequestId
 from common.kafka.client import KafkaClient
-from common.kafka.port import End, Hooks, KafkaSettings, Record, Start
+from common.kafka.port import End, Hooks, Record, Start
+from common.kafka.settings import KafkaSettings
 from common.secret import Secret
 from common.wire import codec, topics
 from common.wire.envelope import edge_key_id, open_envelope, sign_request
