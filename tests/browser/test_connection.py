@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.async_api import BrowserContext, Route, WebSocketRoute, expect
+from playwright.async_api import BrowserContext, Dialog, Page, Route, WebSocketRoute, expect
 
 from common.ids import Index
 from rest_api.token_file import Token, digest, entry, new_token
@@ -53,6 +53,29 @@ async def test_a_lost_connection_is_shown_found_again_and_nothing_is_sent_twice(
     await expect(page.locator("details.entry")).to_have_count(3)
     await to_be(newest(page), "Verified")
     await expect(newest(page).locator("[data-part=title]")).to_have_text("under way")
+
+
+async def test_who_leaves_while_an_answer_is_owed_is_asked_whether_he_means_it(page: Page, shared_world: World) -> None:
+    asked_him: list[str] = []
+
+    async def stay(dialog: Dialog) -> None:
+        asked_him.append(dialog.type)
+        await dialog.dismiss()
+
+    page.on("dialog", stay)
+    held: list[Asked] = []
+    shared_world.committee.all_do(held.append)
+    entry = await ask(page, "under way")
+    await to_be(entry, "Being signed")
+    await until(lambda: bool(held), "it reached a signer")
+    await page.evaluate("location.reload()")
+    await until(lambda: asked_him == ["beforeunload"], "the question")
+    held[0].seat.sign(held[0])
+    await to_be(entry, "Verified")
+    shared_world.committee.reset()
+    await page.reload()
+    await connected(page)
+    assert asked_him == ["beforeunload"]
 
 
 async def test_a_pod_that_goes_and_comes_back_is_found_again(context: BrowserContext, own_world: World) -> None:
@@ -183,5 +206,11 @@ async def test_a_page_asks_for_the_token_where_the_service_does(
         await to_be(await ask(page, "billing asks"), "Verified")
         await expect(newest(page).locator("[data-part=curl]")).to_contain_text('-H "Authorization: Bearer $TOKEN"')
         assert token not in await page.content()
+        # Within the field, too, these keys sign, with what stands there.
+        again = await visit(context, pod.url)
+        await again.get_by_label("Message").fill("from the field")
+        await again.get_by_label("Token").fill(token)
+        await again.get_by_label("Token").press("Control+Enter")
+        await to_be(newest(again), "Verified")
     principals = {item.principal for _, item in own_world.committee.asked_items()}
     assert principals == {"billing"}

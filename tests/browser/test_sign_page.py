@@ -122,6 +122,39 @@ async def test_size_and_digest_of_a_text_are_shown_while_it_is_typed(page: Page)
     await expect(page.locator("#measure")).to_contain_text(hashlib.sha256("héllo".encode()).hexdigest())
 
 
+async def test_a_double_click_signs_once(page: Page) -> None:
+    sign = page.get_by_role("button", name="Sign", exact=True)
+    await page.get_by_label("Message").fill("twice")
+    await sign.dblclick()
+    await to_be(newest(page), "Verified")
+    await choose(page, EXAMPLE_FILE)
+    await sign.dblclick()
+    await to_be(newest(page), "Verified")
+    await expect(page.locator("details.entry")).to_have_count(2)
+    # The second click found no file any more, and said so.
+    await expect(page.locator("#complaint")).to_be_hidden()
+
+
+async def test_a_name_that_would_be_read_backwards_is_shown_as_it_is(page: Page) -> None:
+    await choose(page, EXAMPLE_FILE | {"name": "photo\u202egpj.exe"})
+    await expect(page.locator("#chosen [data-part=name]")).to_have_text("photo[U+202E]gpj.exe")
+    await expect(page.get_by_role("button", name="Remove photo[U+202E]gpj.exe")).to_be_visible()
+    await page.get_by_role("button", name="Sign", exact=True).click()
+    await to_be(newest(page), "Verified")
+    await expect(newest(page).locator("[data-part=title]")).to_have_text("photo[U+202E]gpj.exe")
+    await page.get_by_role("radio", name="Text").check()
+    await to_be(await ask(page, "pay \u2067to\u2069 me"), "Verified")
+    await expect(newest(page).locator("[data-part=title]")).to_have_text("pay [U+2067]to[U+2069] me")
+
+
+async def test_a_text_that_runs_from_right_to_left_is_written_so(page: Page) -> None:
+    direction = "getComputedStyle(document.querySelector('#text')).direction"
+    await page.get_by_label("Message").fill("שלום")
+    assert await page.evaluate(direction) == "rtl"
+    await page.get_by_label("Message").fill("peace")
+    assert await page.evaluate(direction) == "ltr"
+
+
 async def test_many_messages_are_under_way_and_each_is_signed_once(page: Page, shared_world: World) -> None:
     held: list[Asked] = []
     shared_world.committee.all_do(held.append)
@@ -288,6 +321,20 @@ async def the_commands_work(page: Page, world: World, folder: Path, entry: Any, 
     shown = await entry.locator("[data-part=signature]").inner_text()
     other = base64.b64encode(bytes(64)).decode()
     assert (await in_a_shell(check.replace(shown, other), folder)).returncode != 0
+
+
+async def test_of_an_empty_message_it_is_said_that_openssl_cannot_check_it(page: Page, shared_world: World) -> None:
+    entry = await ask(page, "")
+    await to_be(entry, "Verified")
+    await entry.get_by_text("The same with curl and openssl").click()
+    await expect(entry.get_by_text("The openssl command reads no empty message")).to_be_visible()
+    await expect(entry.get_by_role("button", name="Copy the openssl commands")).to_be_hidden()
+    await expect(entry.get_by_role("button", name="save the message")).to_be_hidden()
+    await entry.get_by_role("button", name="Copy the curl command").click()
+    await expect(entry.get_by_role("button", name="Copy the curl command")).to_have_text("Copied")
+    answer = await in_a_shell(await page.evaluate("navigator.clipboard.readText()"), Path("/"))
+    signature = base64.b64decode(json.loads(answer.stdout)["signature"])
+    assert ed25519.verify(shared_world.trust.group_pub, b"", signature)
 
 
 async def test_two_tabs_know_only_their_own(context: BrowserContext, pod: Pod, shared_world: World) -> None:

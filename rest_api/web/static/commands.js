@@ -4,7 +4,7 @@
 import { toBase64 } from "./bytes.js";
 
 // Text that a person can still read in a terminal; anything else goes by its file.
-const READABLE = /^[^\p{Cc}\p{Cf}\p{Co}\p{Cs}]{1,400}$/u;
+const READABLE = /^[^\p{Cc}\p{Cf}\p{Co}\p{Cs}]{0,400}$/u;
 // SubjectPublicKeyInfo of Ed25519 up to the key (RFC 8410, 4): 12 bytes, so its base64 can stand before the key's.
 const SPKI = "MCowBQYDK2VwAyEA";
 
@@ -32,6 +32,9 @@ export function curl(entry, origin, tokensNeeded) {
   const body = `printf '{${key}"data": "%s"}' "$(openssl base64 -A -in ${fileOf(entry)})"`;
   return `${body} |\n  ${[...head, "--data-binary @-"].join(" \\\n  ")}`;
 }
+
+// "Could not allocate 0 bytes", says `openssl pkeyutl`.
+export const opensslReads = (entry) => entry.bytes.length > 0;
 
 export function openssl(entry, publicKey, signature) {
   const lines = [];

@@ -1,7 +1,7 @@
 // What is to be signed: a text or files, read and hashed here, with size and SHA-256 shown before anything is sent.
 
 import { sha256, sizeInWords } from "./bytes.js";
-import { announce, element, find, stamp } from "./dom.js";
+import { announce, element, find, readable, stamp } from "./dom.js";
 
 const MOST_FILES = 20;
 const NO_DIGEST = "not available: this page did not come over HTTPS";
@@ -29,6 +29,10 @@ export class Composer {
         event.preventDefault();
         this.#form.requestSubmit();
       }
+    });
+    // The second click of a double click is no second wish: a text would be signed twice, and no file be left to sign.
+    find("#sign").addEventListener("click", (event) => {
+      if (event.detail > 1) event.preventDefault();
     });
     const input = find("#files");
     input.addEventListener("change", async () => {
@@ -126,7 +130,7 @@ export class Composer {
 
   #row(file, index) {
     const { root, part } = stamp("chosen-file");
-    part("name").textContent = file.name;
+    part("name").textContent = readable(file.name);
     part("size").textContent = sizeInWords(file.size);
     part("digest").textContent = file.digest ?? "not read";
     if (file.problem !== null) {
@@ -134,7 +138,7 @@ export class Composer {
       part("problem").textContent = file.problem;
       part("problem").hidden = false;
     }
-    part("remove").setAttribute("aria-label", `Remove ${file.name}`);
+    part("remove").setAttribute("aria-label", `Remove ${readable(file.name)}`);
     part("remove").addEventListener("click", () => {
       this.#files.splice(index, 1);
       this.#list();

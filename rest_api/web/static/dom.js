@@ -20,6 +20,12 @@ export function setText(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// A name or a line as what it is: with characters that turn the order of what follows, photo\u202Egpj.exe looks like
+// photoexe.jpg, and somebody would sign another file than he thinks.
+export function readable(text) {
+  return text.replace(/\p{Bidi_Control}/gu, (each) => `[U+${each.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}]`);
+}
+
 const MOST_LINES = 8;
 
 // Says something to who cannot see it. Lines are added, never replaced: two that come at once are both heard.

@@ -1,8 +1,8 @@
 // What this tab asked for: one entry per message, newest first. Nothing of it is kept when the tab is closed.
 
 import { fromBase64, sha256, sizeInWords, toHex } from "./bytes.js";
-import { curl, needsMessageFile, openssl } from "./commands.js";
-import { announce, copy, download, element, find, stamp } from "./dom.js";
+import { curl, needsMessageFile, openssl, opensslReads } from "./commands.js";
+import { announce, copy, download, element, find, readable, stamp } from "./dom.js";
 
 const LABELS = {
   queued: "Waits for a connection",
@@ -23,7 +23,7 @@ export class Entries {
   add(entry) {
     const { root, part } = stamp("entry");
     Object.assign(entry, { root, part, askedAt: performance.now(), at: new Date() });
-    part("title").textContent = entry.text === null ? entry.name : firstLine(entry.text);
+    part("title").textContent = name(entry);
     part("size").textContent = sizeInWords(entry.bytes.length);
     part("at").textContent = entry.at.toLocaleTimeString();
     part("at").dateTime = entry.at.toISOString();
@@ -106,6 +106,8 @@ export class Entries {
     part("commands").open = entry.root.dataset.state === "unchecked";
     part("curl").textContent = curl(entry, origin, tokensNeeded);
     part("openssl").textContent = openssl(entry, publicKey, signature);
+    part("check").hidden = !opensslReads(entry);
+    part("uncheckable").hidden = opensslReads(entry);
     for (const each of ["curl", "openssl"]) {
       part(`copy-${each}`).addEventListener("click", (event) => copy(event.currentTarget, part(each).textContent, `${each} commands`));
     }
@@ -156,7 +158,7 @@ export class Entries {
 
 const code = (text) => element("code", text);
 const capital = (text) => text.charAt(0).toUpperCase() + text.slice(1);
-const name = (entry) => (entry.text === null ? entry.name : firstLine(entry.text));
+const name = (entry) => readable(entry.text === null ? entry.name : firstLine(entry.text));
 
 function firstLine(text) {
   const line = text.trim().split("\n", 1)[0].slice(0, 120);

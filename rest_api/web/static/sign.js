@@ -26,6 +26,7 @@ const byId = new Map();
 let count = 0;
 let retryAt = null;
 let connectionBefore = "";
+let introduced = "";
 
 const entries = new Entries({
   origin: location.origin,
@@ -50,6 +51,8 @@ const connection = new Connection(`${location.protocol === "https:" ? "wss" : "w
 });
 
 function submit(messages) {
+  // Ctrl and Enter within the field do not say that it has changed.
+  introduce();
   for (const { name, text, bytes } of messages) {
     count += 1;
     // Text with half a surrogate pair became U+FFFD when it was encoded, so bytes and text must go by the bytes.
@@ -100,11 +103,21 @@ function showCaller(body) {
   place.textContent = body.error === undefined ? `Signing as ${body.principal}.` : "This token is not known to the service.";
 }
 
-if (tokensNeeded) {
-  find("#token").addEventListener("change", (event) => {
-    if (event.target.value.trim() !== "") connection.introduce(event.target.value.trim());
-  });
+function introduce() {
+  const token = find("#token").value.trim();
+  if (token === "" || token === introduced) return;
+  introduced = token;
+  connection.introduce(token);
 }
+
+if (tokensNeeded) find("#token").addEventListener("change", introduce);
+
+// --- what would be lost -----------------------------------------------------------------------------------------------
+
+// Only while something waits for its answer: what was signed is there to be seen, and to be saved or not.
+addEventListener("beforeunload", (event) => {
+  if (connection.isOwed) event.preventDefault();
+});
 
 // --- begin ------------------------------------------------------------------------------------------------------------
 

@@ -36,6 +36,11 @@ export class Connection {
     this.#open();
   }
 
+  // Whether an answer is still to come, or a message still to go.
+  get isOwed() {
+    return this.#queued.size + this.#sent.size > 0;
+  }
+
   ask(message) {
     this.#queued.set(message.id, message);
     this.#flush();
