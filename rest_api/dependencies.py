@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from fastapi import Request
 from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
@@ -328,7 +329,7 @@ def parse(model: type[Body], body: bytes) -> Body:
     try:
         return model.model_validate_json(body)
     except ValidationError as error:
-        raise _of_validation(error) from None
+        raise _of_validation(model, error) from None
 
 
 def parse_item(model: type[Body], value: object) -> Body:
@@ -336,20 +337,34 @@ def parse_item(model: type[Body], value: object) -> Body:
     try:
         return model.model_validate(value)
     except ValidationError as error:
-        raise _of_validation(error) from None
+        raise _of_validation(model, error) from None
 
 
-def _of_validation(error: ValidationError) -> Problem:
-    found = error.errors(include_url=False, include_context=False, include_input=False)
+def _of_validation(model: type[BaseModel], error: ValidationError) -> Problem:
+    found = error.errors(include_url=False, include_input=False)
     if found[0]["type"] == "json_invalid":
-        return Problem("invalid-json", "the body is not JSON")
-    errors = [(".".join(map(str, each["loc"])) or "body", _plain(each["type"], each["msg"])) for each in found[:10]]
+        # What the parser missed, and where; nothing of the body.
+        return Problem("invalid-json", f"the body is not JSON: {found[0]['ctx']['error']}")
+    errors = [(".".join(map(str, each["loc"])) or "body", _plain(model, each)) for each in found[:10]]
     return Problem("invalid-request", "; ".join(f"{field}: {detail}" for field, detail in errors[:3]), errors)
 
 
-def _plain(kind: str, message: str) -> str:
-    known = {"extra_forbidden": "unknown field", "missing": "is missing", "string_type": "must be a string"}
-    return known.get(kind, message)
+def _plain(model: type[BaseModel], error: ErrorDetails) -> str:
+    match error["type"]:
+        case "extra_forbidden":
+            return f"unknown field; there are {', '.join(model.model_fields)}"
+        case "missing":
+            return "is missing"
+        case "string_type":
+            return "must be a string"
+        case "model_type":
+            return "must be a JSON object"
+        case "too_short":
+            return f"at least {error['ctx']['min_length']}, not {error['ctx']['actual_length']}"
+        case "too_long":
+            return f"at most {error['ctx']['max_length']}, not {error['ctx']['actual_length']}"
+        case _:
+            return error["msg"]
 
 
 def of_bad_input(error: BadInput) -> Problem:

@@ -14,6 +14,8 @@ from common.ids import Index, KeyId
 from common.wire import codec
 from common.wire.messages import KeyRecord, Role, Roster, Signed, SignItem
 
+NO_SUCH_KEY: Final = "there is no key of that name; GET /v1/keys lists those that are there"
+
 MOST_BLOCKING: Final = 255
 
 
@@ -134,7 +136,7 @@ class KeyDirectory:
         else:
             key_id = KeyId(name)
             if key_id not in self._thresholds:
-                raise BadInput("unknown-key", "there is no key of that name", "key_id")
+                raise BadInput("unknown-key", NO_SUCH_KEY, "key_id")
         if key_id not in self._records:
             raise Unavailable("no-key-yet", f"the key {key_id} is still being made")
         return key_id

@@ -15,6 +15,7 @@ from rest_api import problems
 from rest_api.correlation import End
 from rest_api.dependencies import TIMEOUT_HEADER, services, trace_given
 from rest_api.gateway.core import Gateway, Result
+from rest_api.gateway.key_directory import NO_SUCH_KEY
 from rest_api.models import ProblemBody
 from rest_api.problems import Problem
 
@@ -41,7 +42,7 @@ def signature_or_problem(
         raise problem_of(result)
     record = gateway.keys.believed(key_id)
     if record is None:  # the key left the roster while it was signing
-        raise Problem("unknown-key", "there is no key of that name")
+        raise Problem("unknown-key", NO_SUCH_KEY)
     return {
         "request_id": request_id,
         "key_id": key_id,

@@ -23,6 +23,7 @@ from rest_api.dependencies import (
     services,
 )
 from rest_api.gateway.core import Gateway, Result
+from rest_api.gateway.key_directory import NO_SUCH_KEY
 from rest_api.models import JwkSet, KeyInfo, KeysResponse, RefreshResponse
 from rest_api.problems import Problem
 from rest_api.routes import committee
@@ -87,7 +88,7 @@ async def one_key(request: Request, key_id: KeyName) -> Response:
     gateway = services(request).gateway
     record = gateway.keys.believed(choose_key(request, key_id))
     if record is None:
-        raise Problem("unknown-key", "there is no key of that name")
+        raise Problem("unknown-key", NO_SUCH_KEY)
     return as_json(describe(gateway, record))
 
 

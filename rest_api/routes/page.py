@@ -31,7 +31,7 @@ from rest_api.dependencies import (
     services,
 )
 from rest_api.models import check_message
-from rest_api.problems import Problem, invalid
+from rest_api.problems import TABLE, Problem, invalid
 from rest_api.routes.answers import signature_or_problem, trace_of
 from rest_api.routes.keys import fingerprint
 
@@ -41,6 +41,12 @@ FIELD: Final = "text"
 _URLENCODED: Final = "application/x-www-form-urlencoded"
 _MULTIPART: Final = "multipart/form-data"
 _log = get_logger(__name__)
+
+
+@router.get("/")
+async def begin() -> Response:
+    """Whoever typed no more than the address."""
+    return Response(status_code=307, headers={"Location": "/sign"})
 
 
 @router.get("/sign")
@@ -195,6 +201,7 @@ async def docs(request: Request) -> Response:
     html = web.render(
         "docs.html",
         api=request.app.openapi(),
+        problems=TABLE,
         base=f"{request.url.scheme}://{host}",
         key_id=next(iter(services(request).gateway.keys.names()), "default"),
         tokens_needed=services(request).callers.tokens_needed,

@@ -21,6 +21,7 @@ from common.kafka.port import Record
 from common.wire import codec, envelope, topics
 from common.wire.messages import RefusalCode, ReplicaState
 from rest_api import models, token_file
+from rest_api.problems import TABLE
 from rest_api.token_file import Token
 from tests.brokers import until
 from tests.rest_api.test_sign import KIB64, a_problem
@@ -277,8 +278,15 @@ async def test_the_openapi_document_is_3_1_and_each_of_its_examples_runs(pod: Po
     page = await pod.http.get("/docs")
     assert page.status_code == 200
     assert f"curl {pod.url}/v1/sign \\\n" in html.unescape(page.text)
+    for name, row in TABLE.items():
+        assert f"<code>{row.status} {name}</code> {row.title}" in html.unescape(page.text)
     assert "a token, and a form" not in (await pod.http.get("/sign?plain")).text
     assert "Bearer" not in page.text.partition("</ol>")[0]
+
+
+async def test_the_address_alone_leads_to_the_page(pod: Pod) -> None:
+    answer = await pod.http.get("/")
+    assert (answer.status_code, answer.headers["location"]) == (307, "/sign")
 
 
 def commands_of(page: str) -> list[str]:

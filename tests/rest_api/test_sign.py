@@ -98,6 +98,27 @@ async def test_what_has_no_meaning_is_refused_and_the_field_is_named(pod: Pod, b
     assert [error["field"] for error in problem["errors"]] == [field]
 
 
+@pytest.mark.parametrize(
+    ("path", "content", "detail"),
+    [
+        ("sign", b'{"text": "a"', "the body is not JSON: EOF while parsing an object at line 1 column 12"),
+        ("sign", b'{"text": "secret\xff"}', "the body is not JSON: invalid unicode code point at line 1 column 17"),
+        ("sign", b'["a"]', "body: must be a JSON object"),
+        ("sign", b'{"message": "a"}', "message: unknown field; there are text, data, key_id"),
+        ("sign/batch", b'{"items": []}', "items: at least 1, not 0"),
+        ("sign/batch", b'{"items": [%s0]}' % (b"0," * 1000), "items: at most 1000, not 1001"),
+        (
+            "sign",
+            b'{"text": "a", "key_id": "b"}',
+            "there is no key of that name; GET /v1/keys lists those that are there",
+        ),
+    ],
+)
+async def test_a_refusal_says_what_is_missing_and_where(pod: Pod, path: str, content: bytes, detail: str) -> None:
+    answer = await pod.http.post(f"/v1/{path}", content=content, headers={"Content-Type": "application/json"})
+    assert answer.json()["detail"] == detail
+
+
 async def test_half_a_surrogate_pair_is_no_text(pod: Pod) -> None:
     headers = {"Content-Type": "application/json"}
     answer = await pod.http.post("/v1/sign", content=b'{"text": "\\ud800"}', headers=headers)
