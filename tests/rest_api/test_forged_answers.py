@@ -6,9 +6,10 @@ from dataclasses import replace
 import httpx
 import pytest
 
+from common import ed25519
 from common.ids import Epoch, Index, KeyId
 from common.kafka.port import Delivery, End, Record
-from common.wire import codec, envelope, topics
+from common.wire import codec, envelope, topics, transcript
 from common.wire.messages import DeadLetter, Outcome, RefusalCode, Refused, Role, Signed
 from tests.brokers import until
 from tests.rest_api.test_routing import a_beat
@@ -180,12 +181,14 @@ async def test_a_forged_key_record_is_not_believed(own_world: World) -> None:
     other = keypair()
     async with running_pod(own_world.settings()) as pod:
         stranger = type(trust)(trust.prefix)
+        lonely = replace(trust.key_record(epoch=2), attestations=trust.key_record(epoch=2).attestations[:1])
         forged = [
             stranger.key_record(),
             replace(stranger.key_record(), roster=trust.roster),
             trust.key_record(group=other),
             replace(trust.key_record(epoch=2), signature=bytes(64)),
-            replace(trust.key_record(), attestations=trust.key_record().attestations[:2]),
+            # The group's own signature is on it: that only one seat attests it is all that is wrong.
+            replace(lonely, signature=ed25519.sign(trust.group, transcript.key_record_message(lonely))),
         ]
         for record in forged:
             committee.publish(codec.encode(record))
