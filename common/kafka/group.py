@@ -28,8 +28,9 @@ OWN_ECHO_S = 60.0
 LOST_BY_FENCE_S = 1.0
 """Who is fenced loses his partitions, too, and is told of it in no certain order: a loss so recent is the same."""
 REJOIN_S = 20.0
-"""How long a member that lost its partitions may be without a word from the group while the broker answers. Twice the
-time in which the group takes a silent member for dead. It doubles each time, up to ``REJOIN_MOST_S``."""
+"""How long a member that joins, for the first time or after a loss, may be without a word from the group while the
+broker answers. Twice the time in which the group takes a silent member for dead. It doubles each time, up to
+``REJOIN_MOST_S``."""
 REJOIN_MOST_S = 640.0
 _TURN_MOST_S = 1.0
 """No more than this counts from one turn to the next: in a longer pause it was we who stood still."""
@@ -63,12 +64,12 @@ class RealGroup(Owner):
         self._denied = False
         self._just_lost_at: float | None = None
         self._lost_at: float | None = None
-        self._outside_s: float | None = None  # since a loss; None: the group has spoken since
+        self._outside_s: float | None = None  # of this client, or since a loss; None: the group has spoken since
         self._rejoin_within_s = REJOIN_S
         self._turned_at = time.monotonic()
         self._stuck = False
         self._held: set[int] = set()
-        self._left: set[int] = set()  # went away during this turn
+        self._left: set[int] = set()  # went away since the first record of this batch came
         self._stored: dict[int, int] = {}  # handed to librdkafka since the partition came
         self._paused: set[int] = set()
         self._all_paused = False
@@ -94,6 +95,7 @@ class RealGroup(Owner):
     # The owner thread.
 
     def opening(self) -> None:
+        self._outside_s = 0.0
         self.consumer.subscribe(
             [self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost
         )
@@ -101,15 +103,15 @@ class RealGroup(Owner):
     def turn(self) -> None:
         if self._just_lost_at is not None and time.monotonic() - self._just_lost_at > LOST_BY_FENCE_S:
             self._lost_at, self._just_lost_at = self._just_lost_at, None
-        self._left.clear()
         self._hand_stores()
         self._look_whether_we_rejoin()
 
     def _look_whether_we_rejoin(self) -> None:
-        """A client that lost its partitions while its broker was away may never ask to join again, and says nothing."""
+        """A client whose broker was away while it joined, or held partitions, may never ask to join again, and says
+        nothing. One that is not allowed to join is told so, and goes on asking."""
         now = time.monotonic()
         passed, self._turned_at = min(now - self._turned_at, _TURN_MOST_S), now
-        if self._outside_s is None or not self.connection.up():
+        if self._outside_s is None or self._denied or not self.connection.up():
             return
         self._outside_s += passed
         if self._outside_s >= self._rejoin_within_s:
@@ -127,6 +129,10 @@ class RealGroup(Owner):
         gone = frozenset(self._held)
         self._let_go(gone)
         self.connection.post(self._tell_lost, gone)
+
+    def batch_begins(self) -> None:
+        # What went and came back before that was fetched anew, and is ours.
+        self._left.clear()
 
     def ours(self, records: list[Record]) -> list[Record]:
         # A rebalance can happen inside the very call that fetched the batch: records of a partition that has gone
@@ -149,12 +155,13 @@ class RealGroup(Owner):
         return echo and (error.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED in error.str())
 
     def replaced(self) -> None:
-        why = (
-            "we lost our partitions and the group says nothing" if self._stuck else "an earlier request of ours has it"
-        )
-        _logger.warning("%s: our place in the group is gone (%s): joining anew", self.witness.name, why)
-        self._stuck = False
+        why = "the group says nothing" if self._stuck else "an earlier request of ours has it"
+        _logger.warning("%s: we have no place in the group (%s): joining anew", self.witness.name, why)
         self._just_lost_at = None
+        if self._stuck:
+            self._stuck = False
+            # The broker may still answer what the client that was given up has asked.
+            self._lost_at = time.monotonic()
         if gone := frozenset(self._held):
             self._let_go(gone)
             self.connection.post(self._tell_lost, gone)
@@ -176,7 +183,7 @@ class RealGroup(Owner):
                 # What an earlier ownership left behind says nothing about this one.
                 self._stores.pop(number, None)
                 self._stored.pop(number, None)
-        # A pause is forgotten by the client when a partition goes and comes back.
+        # It went without a pause (``_give_back``), and may come to who is paused.
         self._apply_pause(numbers if self._all_paused else numbers & self._paused)
         if numbers:  # each round of a cooperative rebalance ends here, most of them with nothing new
             self.connection.post(self._tell_assigned, numbers)
@@ -191,19 +198,26 @@ class RealGroup(Owner):
             try:
                 told.result(self._grace_s)
             except concurrent.futures.TimeoutError:
-                told.cancel()
+                if told.cancel():
+                    # It was cut off, wherever it was: what it did not come to is done by this.
+                    self.connection.post(self._tell_lost, numbers)
                 _logger.warning("%s: work on partitions %s outlived its grace", self.witness.name, sorted(numbers))
         self._hand_stores()
         self._commit(numbers)
-        self._let_go(numbers)
-        self.consumer.incremental_unassign(partitions)
+        self._give_back(numbers, partitions)
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(partition.partition for partition in partitions)
         self._just_lost_at = time.monotonic()
         self._outside_s = 0.0
-        self._let_go(numbers)
         self.connection.post(self._tell_lost, numbers)
+        self._give_back(numbers, partitions)
+
+    def _give_back(self, numbers: frozenset[int], partitions: list[TopicPartition]) -> None:
+        # The client remembers a pause, and who resumes meanwhile does not reach what is not ours.
+        if paused := numbers & self._held if self._all_paused else numbers & self._held & self._paused:
+            self.consumer.resume([self._at(number) for number in paused])
+        self._let_go(numbers)
         self.consumer.incremental_unassign(partitions)
 
     def _let_go(self, numbers: frozenset[int]) -> None:
@@ -279,13 +293,10 @@ class RealGroup(Owner):
     async def _tell_revoked(self, numbers: frozenset[int]) -> None:
         try:
             await self._listener.on_revoked(numbers)
-        except asyncio.CancelledError:
-            raise
         except Exception as bug:
             _logger.exception("on_revoked raised")
             self.witness.fatal(f"on_revoked raised {bug!r}")
-        finally:
-            self._told -= numbers
+        self._told -= numbers
 
     def _tell_lost(self, numbers: frozenset[int]) -> None:
         self._told -= numbers

@@ -186,6 +186,9 @@ class Owner:
     def turn(self) -> None:
         """Once per poll: what has gathered since."""
 
+    def batch_begins(self) -> None:
+        """Its first record was fetched; more of them may be, before they are delivered together."""
+
     def ours(self, records: list[Record]) -> list[Record]:
         """The records of a batch that may still be delivered."""
         return records
@@ -297,6 +300,7 @@ class Owner:
                 raise Again
             if first is None:
                 continue
+            self.batch_begins()
             batch = [first, *self.consumer.consume(BATCH, 0)]
             records = []
             for message in batch:

@@ -231,7 +231,8 @@ class GroupListener(Protocol):
     async def on_revoked(self, partitions: frozenset[int]) -> None:
         """These go to another member: begin no new work of them, finish what is in flight, ``store``, return.
 
-        The owner thread waits for it, at most the revoke grace; then it commits what was stored, and lets go.
+        The owner thread waits for it, at most the revoke grace; then it commits what was stored, and lets go. What
+        takes longer is cancelled, and ``on_lost`` is called for the same partitions.
         """
 
     def on_lost(self, partitions: frozenset[int]) -> None:
@@ -257,7 +258,7 @@ class GroupConsumer(Protocol):
         """
 
     def resume(self, partitions: Iterable[int] | None = None) -> None:
-        """Undo ``pause`` for these; ``None``: for all, whatever was paused before."""
+        """Undo ``pause`` for these, also for those that are away now; ``None``: for all, whatever was paused before."""
 
     def assigned(self) -> frozenset[int]:
         """The partitions that are ours, as last told to the listener."""

@@ -306,6 +306,24 @@ async def test_a_pause_holds_for_partitions_that_come_back(broker: Broker, clien
     await until(lambda: len(first.records) == 4, "it reads what waited")
 
 
+async def test_a_pause_does_not_outlive_a_resume_while_a_partition_was_away(
+    broker: Broker, client: Client, producer: Producer
+) -> None:
+    topic = _requests(broker)
+    first = await client.member(topic, Member(), "seat-1")
+    await until(lambda: len(first.held) == topics.REQUEST_PARTITIONS, "the first holds all")
+    first.consumer.pause()
+    await turned(client)
+    second = await client.member(topic, Member(), "seat-2")
+    await until(lambda: len(first.held) == len(second.held) == 6, "half each")
+    first.consumer.resume()
+    await second.consumer.close()
+    await until(lambda: len(first.held) == topics.REQUEST_PARTITIONS, "it holds all again", 60.0)
+    for partition in range(topics.REQUEST_PARTITIONS):
+        await written(producer, topic, [b"x"], partition)
+    await until(lambda: len(first.records) == topics.REQUEST_PARTITIONS, "it reads all of them")
+
+
 async def test_a_delivery_proves_that_the_broker_is_up(
     broker: Broker, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
