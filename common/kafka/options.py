@@ -19,9 +19,6 @@ MESSAGE_TIMEOUT_MS = 5_000
 METADATA_INTERVAL_MS = 4_000
 """A question of some hundred bytes, each time."""
 
-FRAMING_BYTES = 1024
-"""Room for the batch and record headers around one record: the broker's limit counts them, the sender's does not."""
-
 
 class Role(Enum):
     """What a client is for; ends its ``client.id``."""

@@ -21,7 +21,7 @@ from common.kafka.port import Delivery, OnDelivery
 from common.kafka.settings import KafkaSettings
 from common.kafka.state import Witness
 from common.kafka.trouble import not_allowed, too_old
-from common.wire.topics import MAX_RECORD_BYTES
+from common.wire.topics import MAX_SENT_BYTES
 
 CLOSE_S = 5.0
 _POLL_S = 0.1
@@ -76,8 +76,8 @@ class RealProducer:
         if client is None or self._stop.is_set():
             raise Unavailable("producer-closed", "the producer is not running")
         size = len(value) + len(key or b"") + sum(len(name) + len(text) for name, text in headers)
-        if size > MAX_RECORD_BYTES - options.FRAMING_BYTES:
-            raise BadInput("record-too-large", f"a record of {size} bytes; at most {MAX_RECORD_BYTES} with its framing")
+        if size > MAX_SENT_BYTES:
+            raise BadInput("record-too-large", f"a record of {size} bytes; at most {MAX_SENT_BYTES}")
         report = self._delivered if on_delivery is None else functools.partial(self._delivered, on_delivery=on_delivery)
         try:
             client.produce(

@@ -32,6 +32,9 @@ from common.wire import messages
 MAX_RECORD_BYTES = messages.MAX_RECORD_BYTES
 """``max.message.bytes`` of every topic: one record with key, headers and the batch around it."""
 
+MAX_SENT_BYTES = MAX_RECORD_BYTES - 1024
+"""Key, value and headers of a record: the broker counts the framing of record and batch as well."""
+
 REQUEST_PARTITIONS = 12
 """Of ``signer.v1``; min(this, replicas) replicas can coordinate at the same time."""
 

@@ -38,7 +38,7 @@ from common.wire.messages import (
     SignGroup,
     SignPackage,
 )
-from common.wire.topics import is_reply_topic
+from common.wire.topics import MAX_SENT_BYTES, is_reply_topic
 from signer_service.protocol.machine import (
     Answer,
     InternalSigned,
@@ -100,7 +100,7 @@ class Outbox:
         on_bug: Callable[[BaseException], None],
         traces: Traces | None = None,
     ) -> None:
-        self._sender = PatientSender(loop, producer, metrics)
+        self._sender = PatientSender(loop, producer, metrics, on_bug)
         self._signer = signer
         self._names = names
         self._book = book
@@ -260,6 +260,8 @@ class Outbox:
         try:
             value = seal(self._signer, topic, codec.encode(event))
         except BadInput:
+            value = b""
+        if not 0 < len(value) <= MAX_SENT_BYTES:
             # Evidence can be as large as what it proves; the accusation must not be lost with it.
             bare = tuple(replace(entry, evidence=()) for entry in event.entries)
             value = seal(self._signer, topic, codec.encode(replace(event, entries=bare)))

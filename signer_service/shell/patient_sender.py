@@ -30,10 +30,17 @@ class _Waiting:
 class PatientSender:
     """Sends records, and counts those that nobody confirmed. On the event loop only."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, producer: Producer, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        producer: Producer,
+        metrics: Metrics,
+        on_bug: Callable[[BaseException], None],
+    ) -> None:
         self._loop = loop
         self._producer = producer
         self._metrics = metrics
+        self._on_bug = on_bug
         self._waiting: deque[_Waiting] = deque()
 
     @property
@@ -63,7 +70,7 @@ class PatientSender:
             self._waiting.append(item)
         elif not self._sent(item):
             self._waiting.append(item)
-            self._loop.call_later(RETRY_S, self._retry)
+            self._loop.call_later(RETRY_S, self._guarded_retry)
 
     def send_once(self, topic: str, value: bytes, partition: int, headers: Headers) -> None:
         """Send a record now or never: whoever waits for it can do without."""
@@ -72,13 +79,19 @@ class PatientSender:
         except Unavailable:
             self._metrics.kafka_delivery_failures.labels(topic=topic).inc()
 
+    def _guarded_retry(self) -> None:
+        try:
+            self._retry()
+        except Exception as bug:  # noqa: BLE001 - nobody would try again, and all else waits behind it: the process ends
+            self._on_bug(bug)
+
     def _retry(self) -> None:
         now = self._loop.time()
         while self._waiting:
             item = self._waiting[0]
             if not self._sent(item):
                 if now < item.until:
-                    self._loop.call_later(RETRY_S, self._retry)
+                    self._loop.call_later(RETRY_S, self._guarded_retry)
                     return
                 item.final(None)
             self._waiting.popleft()

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from common.errors import Unavailable
+from common.errors import BadInput, Unavailable
 from common.kafka.port import Delivery, OnDelivery
+from common.wire.topics import MAX_SENT_BYTES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +44,8 @@ class MemoryProducer:
     ) -> None:
         if self.refuse_with is not None:
             raise Unavailable(self.refuse_with, "as the test wants")
+        if len(value) + sum(len(name) + len(text) for name, text in headers) > MAX_SENT_BYTES:
+            raise BadInput("record-too-large", "as the real one says")
         self.sent.append(Sent(topic, value, key, partition, tuple(headers), on_delivery))
 
     def outstanding(self) -> int:

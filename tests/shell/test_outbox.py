@@ -38,6 +38,7 @@ from common.wire.messages import (
     SignPackage,
     SignSession,
 )
+from common.wire.topics import MAX_SENT_BYTES
 from signer_service.protocol.machine import (
     Answer,
     InternalSigned,
@@ -50,6 +51,7 @@ from signer_service.protocol.machine import (
 )
 from signer_service.shell.names import names
 from signer_service.shell.outbox import Outbox
+from signer_service.shell.patient_sender import PatientSender
 from signer_service.shell.records import RecordBook
 from signer_service.shell.traces import Traces
 from tests.brokers import until
@@ -251,6 +253,18 @@ async def test_a_full_producer_delays_answers_in_their_order_and_loses_none() ->
 
 
 @pytest.mark.anyio
+async def test_what_cannot_be_sent_behind_others_that_wait_is_a_bug_and_not_the_end_of_all_sending() -> None:
+    producer, bugs = MemoryProducer(), list[BaseException]()
+    sender = PatientSender(asyncio.get_running_loop(), producer, Metrics(), bugs.append)
+    producer.refuse_with = "producer-full"
+    sender.send("topic", b"x", None, (), lambda _: None)
+    sender.send("topic", bytes(MAX_SENT_BYTES + 1), None, (), lambda _: None)
+    producer.refuse_with = None
+    await until(lambda: bugs, "whoever waits for them is told")
+    assert [sent.value for sent in producer.sent] == [b"x"]
+
+
+@pytest.mark.anyio
 async def test_a_request_that_nobody_vouches_for_is_told_to_the_poison_cabinet_with_its_bytes() -> None:
     world = World()
     asked = request()
@@ -263,9 +277,11 @@ async def test_a_request_that_nobody_vouches_for_is_told_to_the_poison_cabinet_w
 
 
 @pytest.mark.anyio
-async def test_an_accusation_survives_evidence_that_is_too_large() -> None:
+@pytest.mark.parametrize("sizes", [(900_000, 900_000), (900_000, 148_000)], ids=["for-all", "for-the-broker"])
+async def test_an_accusation_survives_evidence_that_is_too_large(sizes: tuple[int, int]) -> None:
+    """Whoever is accused chooses how long his records are: also such that an envelope takes them, and no topic."""
     world = World()
-    blame = entry("", evidence=(bytes(900_000), bytes(900_000)))
+    blame = entry("", evidence=tuple(map(bytes, sizes)))
     world.outbox.put((ToAudit(AuditEvent("", (blame,))),))
     await asyncio.sleep(0)
     (event,) = world.opened("t.signer.v1.audit", AuditEvent)
