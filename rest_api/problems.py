@@ -60,7 +60,9 @@ TABLE: Final[Mapping[str, ProblemSpec]] = {
     "shutting-down": ProblemSpec(503, "This pod is going away", retryable=True, retry_after_s=1),
     "refresh-unavailable": ProblemSpec(503, "The signers hold no ceremonies now"),
     "signers-refused": ProblemSpec(503, "The signers refused this pod's request"),
+    # Taken, and maybe signed: a 503 would say that nothing was done.
     "deadline": ProblemSpec(504, "No answer in time"),
+    "interrupted": ProblemSpec(504, "This pod went away before the answer came"),
 }
 
 OF_REFUSAL: Final[Mapping[RefusalCode, str]] = {

@@ -17,7 +17,7 @@ from rest_api.dependencies import TIMEOUT_HEADER, services, trace_given
 from rest_api.gateway.core import Gateway, Result
 from rest_api.gateway.key_directory import NO_SUCH_KEY
 from rest_api.models import ProblemBody
-from rest_api.problems import Problem
+from rest_api.problems import DEADLINE_DETAIL, Problem
 
 JSON_BODY = "application/json"
 _RETRY_AFTER: Final = {
@@ -63,7 +63,7 @@ def problem_of(result: Result) -> Problem:
         case End.DEADLINE:
             return problems.deadline()
         case End.ABANDONED:
-            return Problem("shutting-down", "this pod went away before the answer came; it may still be signed")
+            return Problem("interrupted", DEADLINE_DETAIL)
         case End.UNSENT:
             return Problem("broker-unavailable", "the request could not be handed to the message broker")
         case _:

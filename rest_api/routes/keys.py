@@ -157,7 +157,7 @@ def _not_accepted(gateway: Gateway, key_id: KeyId, result: Result) -> Problem:
             return Problem(problem.code, f"the last ceremony of {key_id} was a moment ago: ask again later")
         case "refresh-unavailable":
             return Problem(problem.code, "the ceremony log is in doubt; the operator of this service has to look at it")
-        case "deadline":
+        case "deadline" | "interrupted":
             return Problem(problem.code, f"no replica answered in time; GET /v1/keys/{key_id} shows what came of it")
         case _:
             return problem

@@ -38,7 +38,7 @@ from tests.chaos.history import HUNG, LOST, NOBODY, Answer, Ask, Fault, Final, R
 LATE_MS = 3_000
 """After its deadline a question is hung: pods answer 504 at it, and this is for a machine that has more to do."""
 PUSH_BACK = frozenset({"overloaded", "in-flight-limit", "rate-limited"})
-TAKEN_OFF = frozenset({"shutting-down", "not-ready"})
+TAKEN_OFF = frozenset({(503, "shutting-down"), (503, "not-ready"), (504, "interrupted")})
 SHOWN = 5
 """Findings of one rule that are told in full; the rest are counted."""
 _PROBE = pattern(rb"signer-flow demo [0-9a-f]{16}")
@@ -161,9 +161,9 @@ def explains(fault: Fault, answer: Answer) -> bool:
     if fault.target != f"api {answer.pod}":
         return False  # with n-t replicas away no request may fail
     if fault.kind == "kill":
-        return answer.status == LOST or (answer.status == 503 and answer.code in TAKEN_OFF)
+        return answer.status == LOST or (answer.status, answer.code) in TAKEN_OFF
     # Told to end, a pod answers what it has taken, and says of what it has not that it may be asked elsewhere.
-    return answer.status == 503 and answer.code in TAKEN_OFF
+    return (answer.status, answer.code) in TAKEN_OFF
 
 
 def _name(answer: Answer) -> str:

@@ -257,8 +257,9 @@ async def test_a_pod_that_ends_answers_what_it_took_and_takes_no_more(own_world:
                 if item.message == b"a":
                     asked.seat.answer(asked, own_world.committee.outcome(item))
         signed(await waiting, b"a")
-        # Answered 503 at the end of the grace, not left hanging until its own deadline.
-        a_problem(await hopeless, 503, "shutting-down")
+        # Answered at the end of the grace, not left hanging until its own deadline. It was taken: a 503 would say that
+        # nothing was done.
+        assert "may still be signed" in a_problem(await hopeless, 504, "interrupted")["detail"]
 
 
 async def test_a_caller_who_goes_away_leaves_nothing_behind(pod: Pod, shared_world: World) -> None:

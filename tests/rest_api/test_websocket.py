@@ -471,8 +471,9 @@ async def test_what_was_under_way_when_the_grace_ends_is_told_so(own_world: Worl
         await opened.send(json.dumps({"id": "b", "text": "b"}))
         await until(lambda: pod.gateway.pending() == 1, "it is under way")
         pod.gateway.drain(0.2)
-        error = a_refusal(await answer(opened), "b", 503, "shutting-down")
+        error = a_refusal(await answer(opened), "b", 504, "interrupted")
         assert "may still be signed" in error["detail"]
+        assert not error["retryable"]
         assert (await closed(opened))[0] == 1012
 
 
