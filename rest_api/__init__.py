@@ -4,7 +4,8 @@
 ``settings``       the environment, checked      ``trust_files``   operator.pub, roster.avro, edge.key
 ``routes/``        thin: parse, ask, answer      ``models``        bodies, strict, and the OpenAPI document
 ``callers``        tokens, keys, rates           ``token_file``    who may call, as a file
-``dependencies``   caps, deadlines, origin       ``problems``      the one table from errors to statuses
+``dependencies``   callers, deadlines, keys      ``body``          read within a cap, parsed strictly
+``capacity``       what batches may take         ``problems``      the one table from errors to statuses
 ``middleware``     ids, host, counts             ``health``        what a probe is told
 ``gateway/``       futures and Kafka             ``correlation``   sans-IO: what ends a request, and when to ask again
 ``sockets``        WebSockets under uvicorn      ``attendance``    how many there are, and which makes room

@@ -25,7 +25,8 @@ from common.observability.spans import Spans
 from rest_api import problems
 from rest_api.attendance import Sockets
 from rest_api.callers import Callers
-from rest_api.dependencies import Batches, Bodies, Services
+from rest_api.capacity import Batches, Bodies
+from rest_api.dependencies import Services
 from rest_api.direct import DirectRoutes
 from rest_api.gateway.config import GatewayConfig
 from rest_api.gateway.core import Gateway

@@ -1,16 +1,11 @@
-"""What every route needs of a request: its body within a cap, its deadline, and where it came from."""
+"""What every route needs of a request besides its body: whose it is, its deadline, its key, and the app's services."""
 
-import asyncio
-import time
-from collections.abc import Callable, Iterator, MutableMapping
-from contextlib import contextmanager
+from collections.abc import MutableMapping
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, cast
 from urllib.parse import urlsplit
 
 from fastapi import Request
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
 
@@ -23,95 +18,15 @@ from common.observability.tracing import TraceContext
 from common.wire.messages import MAX_DEADLINE_MS
 from rest_api.attendance import Sockets
 from rest_api.callers import Caller, Callers, NeverFits, TooFast, UnknownCaller
+from rest_api.capacity import Batches, Bodies
 from rest_api.gateway.core import Gateway
 from rest_api.gateway.outbox import new_uuid
 from rest_api.problems import Problem, invalid, invalid_prefix
 from rest_api.settings import Settings
 from rest_api.turns import WAITED_S, Turns
 
-BODY_CAP: Final = 512 * 1024
-BATCH_BODY_CAP: Final = 8 * 1024 * 1024
 TIMEOUT_HEADER: Final = "Request-Timeout-Ms"
 CHALLENGE: Final = 'Bearer realm="signer-flow"'
-
-Body = TypeVar("Body", bound=BaseModel)
-
-
-class Window(asyncio.Semaphore):
-    """Places, given in the order in which they are asked for."""
-
-    def __init__(self, places: int) -> None:
-        super().__init__(places)
-        self._places = places
-
-    def crowds(self, pending: int) -> bool:
-        """Whether most of what is ``pending`` has its place from here."""
-        return 2 * (self._places - self._value) > pending
-
-
-class Batches:
-    """How much of the pod batches and WebSockets may take: half of its pending limit, all of them together, in the
-    order they came. The other half is for requests that come one at a time."""
-
-    MOST: Final = 8
-    """Batches that run. Whoever was let in before there were so many waits, with his body, for one of them to end."""
-
-    def __init__(self, pending_limit: int) -> None:
-        self.window = Window(pending_limit // 2)
-        self._places = asyncio.Semaphore(self.MOST)
-
-    def full(self) -> bool:
-        """Whether there are so many, or somebody waits, so that no further body should be read."""
-        return self._places.locked()
-
-    async def enter(self, ends_at: float) -> None:
-        """Wait for a place, in the order of those who do, until this time of the loop; ``leave`` gives it back.
-
-        Raises:
-            Problem: 503 when there was none.
-        """
-        try:
-            async with asyncio.timeout_at(ends_at):
-                await self._places.acquire()
-        except TimeoutError:
-            raise Problem("in-flight-limit", "too many batches are under way") from None
-
-    def leave(self) -> None:
-        """A batch is over."""
-        self._places.release()
-
-
-class Bodies:
-    """How much of bodies and messages that are still coming may be held, all of them together.
-
-    The first ``FREE`` bytes of each count for nothing, so that whoever fills this with large bodies that never end
-    keeps nobody else from signing a short message.
-    """
-
-    FREE: Final = 16 * 1024
-    MOST: Final = 128 * 1024 * 1024
-
-    def __init__(self) -> None:
-        self._held = 0
-
-    @contextmanager
-    def one(self) -> Iterator[Callable[[int], bool]]:
-        """One body; tell how many bytes of it there are now. False: that is too much."""
-        held = 0
-
-        def grow(size: int) -> bool:
-            nonlocal held
-            more = max(0, size - self.FREE) - held
-            if self._held + more > self.MOST:
-                return False
-            held += more
-            self._held += more
-            return True
-
-        try:
-            yield grow
-        finally:
-            grow(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -252,11 +167,6 @@ def _address(connection: HTTPConnection) -> str:
     return services(connection).callers.address_of(peer, connection.headers.getlist("x-forwarded-for"))
 
 
-def media_type(request: Request) -> str:
-    """The media type of the body, lower case, without parameters; empty if none is named."""
-    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
-
-
 def admit(request: HTTPConnection, timeout_ms: int) -> None:
     """Refuse what could not be sent anyway, before its body is read.
 
@@ -267,104 +177,6 @@ def admit(request: HTTPConnection, timeout_ms: int) -> None:
         services(request).gateway.standing.admit(timeout_ms)
     except Unavailable as error:
         raise of_unavailable(error) from None
-
-
-def want_json(request: Request) -> None:
-    """Refuse a body that does not say it is JSON.
-
-    Raises:
-        Problem: 415. It also keeps other sites' plain forms out, which cannot send this type without asking first.
-    """
-    if media_type(request) != "application/json":
-        raise Problem("unsupported-media-type", "send application/json")
-
-
-async def read_body(request: Request, cap: int, timeout_s: float) -> bytes:
-    """Return the body. More than ``cap`` bytes are never held, whatever Content-Length says.
-
-    Args:
-        request: Whose.
-        cap: The most bytes.
-        timeout_s: The caller's deadline, 30 s at most; ``heads`` ends the connection a second after that.
-
-    Raises:
-        Problem: 413, 408 when it does not come in time, or 503 when too much of other bodies is held.
-    """
-    with services(request).bodies.one() as grow:
-        return await read_counted(request, cap, timeout_s, grow)
-
-
-async def read_counted(request: Request, cap: int, timeout_s: float, grow: Callable[[int], bool]) -> bytes:
-    """The same, for a body that still counts when it is there: ``grow`` is of ``Bodies.one``."""
-    length = request.headers.get("content-length")
-    if length is not None and length.isdigit() and int(length[:19]) > cap:
-        raise _too_large(cap)
-    chunks: list[bytes] = []
-    size = 0
-    try:
-        async with asyncio.timeout(timeout_s):
-            async for chunk in request.stream():
-                size += len(chunk)
-                if size > cap:
-                    raise _too_large(cap)
-                if not grow(size):
-                    raise Problem("in-flight-limit", "too many large bodies are on their way to this pod")
-                chunks.append(chunk)
-    except TimeoutError:
-        raise Problem("body-timeout", f"the body did not arrive within {timeout_s:g} s") from None
-    request.scope["signer_flow.read_at"] = time.perf_counter()
-    return chunks[0] if len(chunks) == 1 else b"".join(chunks)
-
-
-def _too_large(cap: int) -> Problem:
-    return Problem("body-too-large", f"at most {cap} bytes are taken here")
-
-
-def parse(model: type[Body], body: bytes) -> Body:
-    """Return the body as ``model``.
-
-    Raises:
-        Problem: 400 if it is not JSON, else 422 with the fields.
-    """
-    try:
-        return model.model_validate_json(body)
-    except ValidationError as error:
-        raise _of_validation(model, error) from None
-
-
-def parse_item(model: type[Body], value: object) -> Body:
-    """Return one already decoded value as ``model``. Raises as ``parse``, never 400."""
-    try:
-        return model.model_validate(value)
-    except ValidationError as error:
-        raise _of_validation(model, error) from None
-
-
-def _of_validation(model: type[BaseModel], error: ValidationError) -> Problem:
-    found = error.errors(include_url=False, include_input=False)
-    if found[0]["type"] == "json_invalid":
-        # What the parser missed, and where; nothing of the body.
-        return Problem("invalid-json", f"the body is not JSON: {found[0]['ctx']['error']}")
-    errors = [(".".join(map(str, each["loc"])) or "body", _plain(model, each)) for each in found[:10]]
-    return Problem("invalid-request", "; ".join(f"{field}: {detail}" for field, detail in errors[:3]), errors)
-
-
-def _plain(model: type[BaseModel], error: ErrorDetails) -> str:
-    match error["type"]:
-        case "extra_forbidden":
-            return f"unknown field; there are {', '.join(model.model_fields)}"
-        case "missing":
-            return "is missing"
-        case "string_type":
-            return "must be a string"
-        case "model_type":
-            return "must be a JSON object"
-        case "too_short":
-            return f"at least {error['ctx']['min_length']}, not {error['ctx']['actual_length']}"
-        case "too_long":
-            return f"at most {error['ctx']['max_length']}, not {error['ctx']['actual_length']}"
-        case _:
-            return error["msg"]
 
 
 def of_bad_input(error: BadInput) -> Problem:

@@ -13,19 +13,17 @@ from common.errors import BadInput, Unavailable
 from common.observability.logging import get_logger
 from common.wire.messages import MAX_MESSAGE_BYTES
 from rest_api import web
+from rest_api.body import BODY_CAP, media_type, read_body
 from rest_api.callers import Caller
 from rest_api.dependencies import (
-    BODY_CAP,
     admit,
     charge,
     check_allowed,
     choose_key,
     deadline_ms,
     identify,
-    media_type,
     of_bad_input,
     of_unavailable,
-    read_body,
     request_id,
     same_site,
     services,

@@ -13,9 +13,8 @@ from starlette.responses import Response
 from common import ed25519
 from common.errors import BadInput, Unavailable
 from common.ids import KeyId
+from rest_api.body import BATCH_BODY_CAP, BODY_CAP, parse, parse_item, read_body, read_counted, want_json
 from rest_api.dependencies import (
-    BATCH_BODY_CAP,
-    BODY_CAP,
     admit,
     charge,
     check_allowed,
@@ -25,14 +24,9 @@ from rest_api.dependencies import (
     new_request_id,
     of_bad_input,
     of_unavailable,
-    parse,
-    parse_item,
-    read_body,
-    read_counted,
     request_id,
     services,
     visitor,
-    want_json,
 )
 from rest_api.gateway.core import Result
 from rest_api.models import (

@@ -43,6 +43,7 @@ from common.ids import KeyId, RequestId
 from common.observability.logging import get_logger
 from common.observability.spans import Kind, Span
 from rest_api import problems
+from rest_api.body import parse_item
 from rest_api.dependencies import (
     charge,
     check_allowed,
@@ -53,7 +54,6 @@ from rest_api.dependencies import (
     new_request_id,
     of_bad_input,
     of_unavailable,
-    parse_item,
     same_site,
     services,
 )

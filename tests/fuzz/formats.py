@@ -25,11 +25,13 @@ from common.observability import tracing
 from common.secret import Secret
 from common.wire import topics
 from rest_api import client_wire, models, settings, token_file
+from rest_api.body import parse, parse_item
 from rest_api.callers import Callers, UnknownCaller
+from rest_api.capacity import Bodies
 from rest_api.client_wire import BatchItem, ClientError
 from rest_api.commands import options, results
 from rest_api.commands.csv_input import CsvInput, InputError
-from rest_api.dependencies import Bodies, parse, parse_item, same_site
+from rest_api.dependencies import same_site
 from rest_api.problems import Problem
 from rest_api.routes.page import _read_text
 from rest_api.routes.sign_ws import _decode, _id_of

@@ -11,7 +11,7 @@ import pytest
 
 from common import ed25519
 from common.wire.messages import MAX_MSG_TO_SIGN_BYTES, MAX_SIGN_PACKAGE_BYTES, RefusalCode
-from rest_api.dependencies import Batches, Bodies
+from rest_api.capacity import Batches, Bodies
 from tests.brokers import until
 from tests.rest_api.connections import Ends, connected
 from tests.rest_api.test_sign import a_problem, b64

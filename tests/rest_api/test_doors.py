@@ -11,7 +11,7 @@ import pytest
 
 from common.wire.messages import MAX_DEADLINE_MS
 from rest_api import doors, heads, taking
-from rest_api.dependencies import Batches, Bodies
+from rest_api.capacity import Batches, Bodies
 from rest_api.doors import Door
 from tests.brokers import until
 from tests.rest_api.connections import connected

@@ -10,7 +10,7 @@ import pytest
 
 from rest_api import sockets
 from rest_api.attendance import Sockets
-from rest_api.dependencies import Bodies
+from rest_api.capacity import Bodies
 from rest_api.routes import sign_ws
 from tests.brokers import until
 from tests.rest_api.connections import connected
