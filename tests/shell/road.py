@@ -47,7 +47,8 @@ class Signers:
         self._broker = broker
         self.keys = root / "keys"
         self.state = root / "state"
-        self._extra = extra
+        self.extra = extra
+        """Settings of those that are started from now on."""
         self._logs = root
         self.processes: dict[int, subprocess.Popen[bytes]] = {}
         self.ports: dict[int, int] = {}
@@ -68,7 +69,7 @@ class Signers:
             "SIGNER_SERVICE_SECRETS_DIR": str(self.keys),
             "SIGNER_SERVICE_STATE_DIR": str(self.state / str(seat)),
             "SIGNER_SERVICE_ADMIN_PORT": str(self.ports[seat]),
-            **self._extra,
+            **self.extra,
         }
 
     def start(self, *seats: int) -> None:
