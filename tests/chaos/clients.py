@@ -270,10 +270,10 @@ class Socket(Caller):
         return status
 
     async def _talk(self, opened: ClientConnection, ask: Ask, answers: dict[int, Answer]) -> None:
-        for item, message in enumerate(ask.messages):
-            if item in answers:
-                continue
-            await opened.send(json.dumps({"id": f"{ask.op}/{item}", **_named(message, ask.op)}))
+        left = [(item, message) for item, message in enumerate(ask.messages) if item not in answers]
+        with contextlib.suppress(ConnectionClosed):  # what was answered before the goodbye is still to be read
+            for item, message in left:
+                await opened.send(json.dumps({"id": f"{ask.op}/{item}", **_named(message, ask.op)}))
         while len(answers) < len(ask.messages):
             found = json.loads(await opened.recv())
             op, item = map(int, str(found["id"]).split("/"))
