@@ -139,7 +139,7 @@ class Hooks:
     on_fatal: Callable[[str], None] = _raise_fatal
     """The client cannot go on (fenced member, fatal producer error, a bug in a callback): log the line, and end."""
     on_statistics: Callable[[str, str], None] = _ignore_statistics
-    """(client name, librdkafka's statistics JSON), every 5 s."""
+    """(client name, librdkafka's statistics JSON), every 2 s (``options``)."""
 
 
 class Producer(Protocol):
