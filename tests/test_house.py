@@ -15,6 +15,7 @@ from tests.conftest import LONGEST_FIRST
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("common", "rest_api", "schemas", "signer_service")
+DOCUMENTS = ("README.md", "OPERATING.md", "FIGURES.md", "ARCHITECTURE.md", "SECURITY.md", "CHANGELOG.md")
 PURE = ("signer_service.frost", "signer_service.protocol", "rest_api.correlation", "common.wire.messages")
 
 
@@ -201,12 +202,36 @@ def test_every_file_that_is_to_begin_first_exists() -> None:
     assert [name for name in LONGEST_FIRST if not (ROOT / "tests" / name).is_file()] == []
 
 
+def anchors(document: Path) -> set[str]:
+    """What a link may name after ``#``: the headings, as renderers of Markdown write them."""
+    headings = re.findall(r"^#+ (.+)$", document.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-") for heading in headings}
+
+
+def dead_links(document: Path) -> list[str]:
+    """Links of ``document`` within the project that lead nowhere."""
+    dead = []
+    for link in re.findall(r"\]\(((?!https?:)[^)\s]+)\)", document.read_text()):
+        name, _, anchor = link.partition("#")
+        target = document.parent / name if name else document
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            dead.append(link)
+    return dead
+
+
+def test_every_link_of_the_documents_leads_somewhere(tmp_path: Path) -> None:
+    assert {name: dead for name in (*DOCUMENTS, "k8s/runbooks.md") if (dead := dead_links(ROOT / name))} == {}
+    wrong = tmp_path / "wrong.md"
+    wrong.write_text("# A head, and more\n[a](#a-head-and-more) [b](#b) [c](none.md) [d](wrong.md#a-head-and-more)")
+    assert dead_links(wrong) == ["#b", "none.md"]
+
+
 def test_every_test_that_the_documents_name_exists() -> None:
     """A claim whose test was renamed away is a claim that nobody defends."""
     known = set()
     for path in (ROOT / "tests").rglob("test_*.py"):
         known |= set(re.findall(r"def (test_\w+)\(", path.read_text()))
-    for document in ("SECURITY.md", "ARCHITECTURE.md", "README.md"):
+    for document in DOCUMENTS:
         text = (ROOT / document).read_text()
         named = set(re.findall(r"`(test_\w+)`", text))
         assert named <= known, (document, sorted(named - known))

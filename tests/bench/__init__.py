@@ -14,7 +14,7 @@
 ``accounting``  CPU time and memory per process, from /proc
 ``stats``       percentiles, spread, histograms
 ``refresh_report``  the tables of the refreshes
-``report``      a table for people, Markdown for the README, both from the JSON
+``report``      a table for people, Markdown for FIGURES.md, both from the JSON
 
 Nothing here is a timed test: ``test_bench`` checks the arithmetic of the helpers only.
 """

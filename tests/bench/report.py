@@ -1,4 +1,4 @@
-"""A run's JSON as tables: for a terminal, and as Markdown for the README (``python -m tests.bench.report FILE``)."""
+"""A run's JSON as tables: for a terminal, and as Markdown for FIGURES.md (``python -m tests.bench.report FILE``)."""
 
 import json
 import sys
@@ -139,7 +139,7 @@ def machine_line(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """The page of the README: what was measured, as Markdown that needs no editing."""
+    """What FIGURES.md shows: what was measured, as Markdown that needs no editing."""
     parts = [machine_line(report)]
     if systems(report):
         parts += ["", *_markdown(*_cells(report))]
