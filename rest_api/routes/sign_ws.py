@@ -172,7 +172,8 @@ class _Session:
             # From when it came, though others were before it; but the client's own window is no time of ours.
             came = max(self._connection.came_at, self._room_at)
             await services(self._socket).turns.mine(self._over.done)
-            if self._over.done():
+            # Who was told goodbye meanwhile is gone too: nothing is signed after it, where nobody can take the answer.
+            if self._over.done() or self._connection.close_sent:
                 return
             await self._take(event.get("text"), came)
 

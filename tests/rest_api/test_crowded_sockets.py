@@ -102,6 +102,25 @@ async def test_who_has_a_message_unanswered_stays_from_the_moment_it_came(
     assert [line for line in log_lines() if line.get("level") == "error"] == []
 
 
+async def test_what_comes_as_its_connection_is_cut_is_not_signed(
+    pod: Pod, shared_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody could take the answer."""
+    turns = pod.server.config.app.state.services.turns  # type: ignore[union-attr]
+    async with socket(pod) as opened:
+        (ours,) = [each for each in pod.server.server_state.connections if isinstance(each, sockets.SignSocketProtocol)]
+
+        async def cut(*_: Any) -> None:
+            ours.cut()
+
+        monkeypatch.setattr(turns, "mine", cut)
+        await opened.send(json.dumps({"id": "a", "text": "crossed"}))
+        assert (await closed(opened))[0] == 1013
+        monkeypatch.undo()
+    await still_serves(pod)
+    assert b"crossed" not in {item.message for _, item in shared_world.committee.asked_items()}
+
+
 async def test_a_signature_that_was_made_and_not_sent_yet_keeps_its_connection(
     pod: Pod, shared_world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
