@@ -165,6 +165,8 @@ class SignSocketProtocol(WebSocketsSansIOProtocol):
         if message["type"] == "websocket.http.response.body" and self.close_sent:
             # Refused, and said so: uvicorn would write an error into the log for each.
             self.handshake_complete = True
+        if self.close_sent:
+            self._parse()  # the other's goodbye may be behind messages that nobody takes any more
         self._watch_end()
 
     async def run_asgi(self) -> None:

@@ -86,6 +86,28 @@ async def test_who_ends_a_connection_and_takes_nothing_is_gone_soon(
         writer.transport.abort()
 
 
+async def test_a_goodbye_that_crossed_ours_is_heard_behind_messages_that_nobody_took(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It came before ours left, and nothing comes after it that would have us look."""
+    monkeypatch.setattr(sockets, "END_WITHIN_S", 600.0)
+    monkeypatch.setattr(sign_ws, "LAST_ANSWERS_S", 0.1)
+    own_world.committee.all_do(lambda asked: None)
+    async with running_pod(own_world.settings(shutdown_grace_ms=0)) as pod:
+        state = pod.server.server_state
+        before = set(state.connections)
+        reader, writer = await raw_socket(pod)
+        (ours,) = set(state.connections) - before
+        ours.close_timeout = 600.0
+        message = masked(TEXT, b'{"id": "a", "text": "%s"}' % (b"x" * 64))
+        writer.write(message * (sign_ws.WINDOW + 36) + masked(CLOSE))
+        await until(lambda: pod.gateway.pending() == sign_ws.WINDOW, "the window is full", BOUND_S)
+        pod.gateway.drain(30)
+        async with asyncio.timeout(BOUND_S):
+            assert (await reader.read()).endswith(b"may have been signed")
+        writer.close()
+
+
 async def test_who_pings_without_end_is_cut_off_and_told_why(pod: Pod) -> None:
     """Each ping costs us a look at it, and its answer: a read of 64 KiB may be ten thousand."""
     answered = 0
