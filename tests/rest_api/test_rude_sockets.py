@@ -98,7 +98,7 @@ async def test_a_goodbye_that_crossed_ours_is_heard_behind_messages_that_nobody_
         before = set(state.connections)
         reader, writer = await raw_socket(pod)
         (ours,) = set(state.connections) - before
-        ours.close_timeout = 600.0
+        monkeypatch.setattr(ours, "close_timeout", 600.0)
         message = masked(TEXT, b'{"id": "a", "text": "%s"}' % (b"x" * 64))
         writer.write(message * (sign_ws.WINDOW + 36) + masked(CLOSE))
         await until(lambda: pod.gateway.pending() == sign_ws.WINDOW, "the window is full", BOUND_S)
