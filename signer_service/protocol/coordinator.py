@@ -124,9 +124,9 @@ def _take(ctx: Context, event: Single) -> None:
             elif isinstance(message, NonceBatch):
                 take_commitments(ctx, sender, message, envelope)
         case ViewChanged(view=view):
-            _use(ctx, view)
+            _take_view(ctx, view)
         case PeersChanged():
-            _meet(ctx, event)
+            _take_peers(ctx, event)
         case RequestsDropped(partitions=partitions):
             _drop(ctx, partitions)
         case Tick():
@@ -258,7 +258,8 @@ def _drop(ctx: Context, partitions: frozenset[int]) -> None:
 # --- what may be used, and who is there ------------------------------------------------------------------------------
 
 
-def _use(ctx: Context, view: SigningView) -> None:
+def _take_view(ctx: Context, view: SigningView) -> None:
+    """Other keys, epochs or API pods: what they no longer allow ends, and what waited for them may begin."""
     state = ctx.state
     if view.edge_keys != state.view.edge_keys:
         for work in tuple(state.works.values()):
@@ -286,10 +287,10 @@ def _use(ctx: Context, view: SigningView) -> None:
         if session.round.keys.scope not in state.holders:
             ctx.fail(session, ())
     ctx.drop_rounds(set(state.holders))
-    _start_afresh(ctx)
+    _reconsider_all(ctx)
 
 
-def _meet(ctx: Context, event: PeersChanged) -> None:
+def _take_peers(ctx: Context, event: PeersChanged) -> None:
     state = ctx.state
     state.live = event.live
     for session in tuple(state.sessions.values()):
@@ -301,10 +302,11 @@ def _meet(ctx: Context, event: PeersChanged) -> None:
         )
         if gone:
             ctx.fail(session, gone)
-    _start_afresh(ctx)
+    _reconsider_all(ctx)
 
 
-def _start_afresh(ctx: Context) -> None:
+def _reconsider_all(ctx: Context) -> None:
+    """Look at every stock and every queue in this step, also at what was put aside because all sets had been tried."""
     ctx.scopes.update(ctx.state.open_scopes)
     for queue in ctx.state.queues.values():
         queue.unpark()

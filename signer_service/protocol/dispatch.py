@@ -1,5 +1,6 @@
 """How a coordinator begins sessions: from its queue to one package per participant; stocks refilled ahead of need."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -8,7 +9,13 @@ from common.wire.messages import MAX_ITEMS, NonceScope, RefusalCode, SignGroup, 
 from signer_service.frost.nonces import RANDOMNESS_BYTES, Commitment, SigningNonces, commit
 from signer_service.protocol.collect import complete, look_again
 from signer_service.protocol.commitment_pool import CommitmentPool
-from signer_service.protocol.coordinator_state import DEADLINE_MARGIN_MS, QUORUM_GRACE_MS, Context, Timer
+from signer_service.protocol.coordinator_state import (
+    DEADLINE_MARGIN_MS,
+    QUORUM_GRACE_MS,
+    Context,
+    CoordinatorState,
+    Timer,
+)
 from signer_service.protocol.package import most_sessions
 from signer_service.protocol.peers import ROUND_MAX_MS, SHARE_TIMEOUT_MIN_MS, Candidate
 from signer_service.protocol.sessions import Queue, Round, Session, Work
@@ -156,6 +163,7 @@ def _short_for_long(ctx: Context, key_id: KeyId) -> bool:
 
 
 def _choose(ctx: Context, keys: EpochKeys, run: list[Work]) -> _Chosen | _Wait | _Exhausted | _Short:
+    """Who signs ``run``, whose works all have failed with the same seats."""
     state, now = ctx.state, ctx.now
     scope, holders = keys.scope, state.holders[keys.scope]
     failed = run[0].failed
@@ -207,65 +215,76 @@ def _begin_internal(ctx: Context, work: Work) -> None:
 def _begin(ctx: Context, keys: EpochKeys, run: list[Work], chosen: _Chosen) -> int:
     """Begin sessions for as many works of ``run``, from its start, as there are commitments for; return how many."""
     state, now = ctx.state, ctx.now
-    scope, seat = keys.scope, state.seat
-    pools: dict[Index, CommitmentPool] = {}
+    scope, others = keys.scope, chosen.others
+    pools = {other: state.stocks.pool(scope, other, state.live[other].boot_id) for other in others}
     record = run[0].record
     raw_request = b"" if record is None else record.raw
-    count = min(len(run), most_sessions(len(raw_request), len(chosen.others) + chosen.own))
-    for other in chosen.others:
-        pool = pools[other] = state.stocks.pool(scope, other, state.live[other].boot_id)
+    count = min(len(run), most_sessions(len(raw_request), len(others) + chosen.own))
+    for other, pool in pools.items():
         stats = state.peers[other]
         count = min(count, len(pool), min(stats.window, state.pool_size) - stats.outstanding)
-    signers = tuple(sorted((*chosen.others, seat) if chosen.own else chosen.others))
-    boots = {other: state.boot_id if other == seat else pools[other].boot_id for other in signers}
-    share = keys.share
+    signers = tuple(sorted((*others, state.seat) if chosen.own else others))
+    boots = {other: state.boot_id if other == state.seat else pools[other].boot_id for other in signers}
+    round_ = Round(keys, _NO_GROUP, boots, now, 0, now, [])
     random = ctx.entropy(_PAIR_ENTROPY * count) if chosen.own else b""
-    sessions: list[Session] = []
-    specs: list[SignSession] = []
-    round_ = Round(keys, _NO_GROUP, boots, now, 0, now, sessions)
-    for k in range(count):
-        work = run[k]
-        session_id = state.next_session + k
-        commitments: dict[Index, Commitment] = {}
-        batches: dict[Index, bytes] = {}
-        counters: list[int] = []
-        raws: list[bytes] = []
-        own: SigningNonces | None = None
-        for signer in signers:
-            if signer == seat and share is not None:
-                own, commitments[signer] = commit(share.share, random[_PAIR_ENTROPY * k : _PAIR_ENTROPY * (k + 1)])
-                counters.append(session_id)
-                raws.append(own.commitment.to_bytes())
-            else:
-                counter, raw, commitments[signer], batches[signer] = pools[signer].ready.popleft()
-                counters.append(counter)
-                raws.append(raw)
-                work.asked[signer] = work.asked.get(signer, 0) + 1
-        session = Session(session_id, work, commitments, batches, own, set(chosen.others), round_)
-        sessions.append(session)
-        specs.append(SignSession(session_id, work.position, tuple(counters), tuple(raws)))
-        state.sessions[session_id] = session
-        work.sessions.append(session)
-        work.attempts += 1
-    state.next_session += count
+    specs = tuple(
+        _begin_session(state, round_, pools, work, random[_PAIR_ENTROPY * k : _PAIR_ENTROPY * (k + 1)])
+        for k, work in enumerate(run[:count])
+    )
     round_.running = count
-    round_.group = SignGroup(scope, keys.epoch, raw_request, signers, tuple(boots.values()), tuple(specs))
-    state.peers.used({other: boots[other] for other in chosen.others}, specs[0].session_id, count, now)
-    round_.queued = {other: state.peers[other].outstanding for other in chosen.others}
-    left = min((session.work.deadline - now for session in sessions if session.work.item is not None), default=0)
-    # Time is left for others only if it suffices for two: otherwise the first attempt gets it all.
-    at_most = max(SHARE_TIMEOUT_MIN_MS, left // 3, int(3 * state.peers.typical_ms(chosen.others)))
-    round_.patience_ms = min(state.peers.timeout_ms(chosen.others), at_most if left else ROUND_MAX_MS)
-    round_.latest = Instant(now + max(round_.patience_ms, min(ROUND_MAX_MS, at_most)))
-    for other in chosen.others:
+    round_.group = SignGroup(scope, keys.epoch, raw_request, signers, tuple(boots.values()), specs)
+    state.peers.used({other: boots[other] for other in others}, specs[0].session_id, count, now)
+    round_.queued = {other: state.peers[other].outstanding for other in others}
+    _set_patience(ctx, round_, others)
+    for other in others:
         ctx.out.package(other, round_.group)
     ctx.scopes.add(scope)
-    if chosen.others:
+    if others:
         look_again(ctx, round_, now + round_.patience_ms)
     else:
-        for session in tuple(sessions):
+        for session in tuple(round_.sessions):
             complete(ctx, session)
     return count
+
+
+def _begin_session(
+    state: CoordinatorState, round_: Round, pools: Mapping[Index, CommitmentPool], work: Work, random: bytes
+) -> SignSession:
+    """One work of a round: take a commitment of each signer for it, our own made of ``random``."""
+    session_id = state.next_session
+    state.next_session += 1
+    share = round_.keys.share
+    commitments: dict[Index, Commitment] = {}
+    batches: dict[Index, bytes] = {}
+    counters: list[int] = []
+    raws: list[bytes] = []
+    own: SigningNonces | None = None
+    for signer in round_.boots:
+        if signer == state.seat and share is not None:
+            own, commitments[signer] = commit(share.share, random)
+            counters.append(session_id)
+            raws.append(own.commitment.to_bytes())
+        else:
+            counter, raw, commitments[signer], batches[signer] = pools[signer].ready.popleft()
+            counters.append(counter)
+            raws.append(raw)
+            work.asked[signer] = work.asked.get(signer, 0) + 1
+    session = Session(session_id, work, commitments, batches, own, set(pools), round_)
+    round_.sessions.append(session)
+    state.sessions[session_id] = session
+    work.sessions.append(session)
+    work.attempts += 1
+    return SignSession(session_id, work.position, tuple(counters), tuple(raws))
+
+
+def _set_patience(ctx: Context, round_: Round, others: tuple[Index, ...]) -> None:
+    """How long the others may take before sessions are begun beside these."""
+    deadlines = [session.work.deadline for session in round_.sessions if session.work.item is not None]
+    left = min(deadlines) - ctx.now if deadlines else 0
+    # Time is left for others only if it suffices for two: otherwise the first attempt gets it all.
+    at_most = max(SHARE_TIMEOUT_MIN_MS, left // 3, int(3 * ctx.state.peers.typical_ms(others)))
+    round_.patience_ms = min(ctx.state.peers.timeout_ms(others), at_most if left else ROUND_MAX_MS)
+    round_.latest = Instant(ctx.now + max(round_.patience_ms, min(ROUND_MAX_MS, at_most)))
 
 
 _NO_GROUP: Final = SignGroup(NonceScope(KeyId(""), NO_OFFSET), Epoch(0), b"", (), (), ())

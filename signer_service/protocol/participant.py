@@ -18,8 +18,8 @@ Rules, for each session of a package; the first that fails is the answer:
 A request for nonces of a scope that is not this seat's yet waits for it: who sees a commit first asks at once, and its
 stock would be empty until it asks again. No nonce is made before this seat has seen the commit itself.
 
-A coordinator (n-t other sets to turn to) needs no more shares for a request than n-t+1, and each one it gets is one
-that a liar could have collected.
+Why n-t+1 in rule 6: each attempt after the first leaves out a seat that failed, and no more than n-t can be left out.
+An honest coordinator needs no further share of one seat for one request, and a liar gets none.
 """
 
 from collections.abc import Mapping
@@ -143,7 +143,7 @@ def step(state: ParticipantState, event: Event, now: Instant, entropy: Entropy) 
             if isinstance(message, NonceRequest):
                 return _grant(state, sender, message, now, entropy)
         case ViewChanged(view=view):
-            _use(state, view)
+            _take_view(state, view)
             return _grant_early(state, now, entropy)
         case PeersChanged(live=live):
             state.live = {index: peer.boot_id for index, peer in live.items()}
@@ -152,7 +152,7 @@ def step(state: ParticipantState, event: Event, now: Instant, entropy: Entropy) 
     return Transition(state)
 
 
-def _use(state: ParticipantState, view: SigningView) -> None:
+def _take_view(state: ParticipantState, view: SigningView) -> None:
     usable: dict[NonceScope, _Usable] = {}
     for keys in (*view.draining.values(), *view.current.values()):
         if keys.share is not None:

@@ -223,8 +223,8 @@ class Queue:
     def next_run(self, most: int, newest_first: bool = False) -> list[Work]:
         """Take out works that can share a round: of one record, with the same history. Empty if there is none.
 
-        With ``newest_first`` of the fresh ones those that came last: where not all can be signed, whoever has waited
-        for long may be gone before the answer gets there, and everybody would wait as long if it went by turns.
+        With ``newest_first`` those that came last go first. Where not all can be signed in time, whoever has waited for
+        long may be gone before an answer gets there; by turns everybody would wait for as long as that.
         """
         run: list[Work] = []
         for number, lane in enumerate(self._lanes):
