@@ -16,13 +16,15 @@ class Window(asyncio.Semaphore):
         self._places = places
 
     def crowds(self, pending: int) -> bool:
-        """Whether most of what is ``pending`` has its place from here."""
+        """Whether more than half of ``pending`` items are under way with a place of this window."""
         return 2 * (self._places - self._value) > pending
 
 
 class Batches:
-    """How much of the pod batches and WebSockets may take: half of its pending limit, all of them together, in the
-    order they came. The other half is for requests that come one at a time."""
+    """How much of a pod batches and WebSockets may take together: half of its pending limit, in the order they came.
+
+    The other half is for requests that come one at a time.
+    """
 
     MOST: Final = 8
     """Batches that run. Whoever was let in before there were so many waits, with his body, for one of them to end."""

@@ -23,9 +23,6 @@ from common.errors import Bug, Unavailable
 from common.kafka.settings import KafkaSettings
 from common.wire.topics import TopicSpec
 
-RETAINED_BYTES = 5 * 1024 * 1024
-"""What a partition keeps; older records are gone, and a reader that is further behind than this has lost them."""
-
 _PRODUCER = 0  # rd_kafka_type_t: any client can be the mock cluster's anchor
 _CONF_OK = 0
 _ERRSTR_BYTES = 512
@@ -55,12 +52,9 @@ def _library() -> ctypes.CDLL:
         "rd_kafka_mock_cluster_bootstraps": (text, (pointer,)),
         "rd_kafka_mock_group_initial_rebalance_delay_ms": (None, (pointer, i32)),
         "rd_kafka_mock_topic_create": (integer, (pointer, text, integer, integer)),
-        "rd_kafka_mock_topic_delete": (integer, (pointer, text)),
         "rd_kafka_mock_partition_delete_records": (integer, (pointer, text, i32, i64)),
-        "rd_kafka_mock_partition_set_leader": (integer, (pointer, text, i32, i32)),
         "rd_kafka_mock_broker_set_down": (integer, (pointer, i32)),
         "rd_kafka_mock_broker_set_up": (integer, (pointer, i32)),
-        "rd_kafka_mock_broker_set_rtt": (integer, (pointer, i32, integer)),
         "rd_kafka_mock_push_request_errors_array": (
             None,
             (pointer, ctypes.c_int16, ctypes.c_size_t, ctypes.POINTER(integer)),
@@ -139,10 +133,6 @@ class EmbeddedBroker:
 
     # What follows injects faults, for tests.
 
-    def delete_topic(self, name: str) -> None:
-        """Drop a topic and its records."""
-        self._check("embedded-broker", self._lib.rd_kafka_mock_topic_delete(self._open(), name.encode()))
-
     def delete_records(self, name: str, partition: int, before_offset: int) -> None:
         """Drop records below an offset, as retention does."""
         code = self._lib.rd_kafka_mock_partition_delete_records(self._open(), name.encode(), partition, before_offset)
@@ -155,16 +145,6 @@ class EmbeddedBroker:
     def set_up(self, broker: int = 1) -> None:
         """Accept connections again."""
         self._check("embedded-broker", self._lib.rd_kafka_mock_broker_set_up(self._open(), broker))
-
-    def set_rtt(self, rtt_ms: int, broker: int = 1) -> None:
-        """Delay each answer of a broker."""
-        self._check("embedded-broker", self._lib.rd_kafka_mock_broker_set_rtt(self._open(), broker, rtt_ms))
-
-    def set_leader(self, name: str, partition: int, broker: int | None) -> None:
-        """Move a partition to a broker; ``None``: it has no leader, which is a partition that is down."""
-        leader = -1 if broker is None else broker
-        code = self._lib.rd_kafka_mock_partition_set_leader(self._open(), name.encode(), partition, leader)
-        self._check("embedded-broker", code)
 
     def push_errors(self, api_key: int, errors: Sequence[int]) -> None:
         """Answer the next requests of that kind (Kafka's api key) with these error codes, one each, 0 being success."""

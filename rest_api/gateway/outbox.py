@@ -148,8 +148,7 @@ class Outbox:
             done(None if delivery.error is None else "not-confirmed")
             self._delivered(delivery)
             if delivery.unwritten:
-                for item in items:
-                    self._apply(self._correlation.unsent(item.request_id, record_id))
+                self._unsent(items, record_id)
 
         try:
             self._producer.send(
@@ -162,19 +161,25 @@ class Outbox:
             )
         except SignerFlowError as error:
             done(error.code)
-            ids = [item.request_id for item in items]
-            self._lines.warn(
-                "requests could not be sent",
-                code=error.code,
-                detail=error.detail,
-                request_ids=ids,
-                trace_ids=self._traces.of(ids),
-            )
-            for item in items:
-                self._apply(self._correlation.unsent(item.request_id, record_id))
+            self._say_not_sent(items, error)
+            self._unsent(items, record_id)
             return
         self._metrics.record_items.observe(len(items))
         self._room.take(record_id, route.partition, len(value), (item.request_id for item in items))
+
+    def _unsent(self, items: Sequence[SignItem], record_id: RecordId) -> None:
+        for item in items:
+            self._apply(self._correlation.unsent(item.request_id, record_id))
+
+    def _say_not_sent(self, items: Sequence[SignItem], error: SignerFlowError) -> None:
+        ids = [item.request_id for item in items]
+        self._lines.warn(
+            "requests could not be sent",
+            code=error.code,
+            detail=error.detail,
+            request_ids=ids,
+            trace_ids=self._traces.of(ids),
+        )
 
     def _delivered(self, delivery: Delivery) -> None:
         if delivery.error is not None:

@@ -82,11 +82,11 @@ def shortage(gateway: Gateway, key_id: KeyId) -> str:
     needed = commit_quorum(threshold, len(seats))
     if len(there) >= needed:
         return ""
-    missing = ", ".join(f"replica {seat} ({_why(gateway, key_id, seat)})" for seat in sorted(seats - there))
+    missing = ", ".join(f"replica {seat} ({_why_not(gateway, seat)})" for seat in sorted(seats - there))
     return f"a refresh of {key_id} takes {needed} replicas with a share, and {len(there)} are up; missing: {missing}"
 
 
-def _why(gateway: Gateway, key_id: KeyId, seat: Index) -> str:
+def _why_not(gateway: Gateway, seat: Index) -> str:
     if seat not in gateway.routing.seats:
         return "not heard yet"
     if not gateway.routing.fresh(seat):

@@ -84,7 +84,7 @@ def fold(state: LogState, offset: Offset, raw: bytes, trust: LogTrust) -> Folded
         return Folded(state, (fact("garbage-on-log", offset, code="bloated"),))
     said = Said(Index(envelope.index), offset, raw)
     if isinstance(record, Roster):
-        return take_roster(before, state, envelope, said, record, trust)
+        return take_roster(before, state, envelope, said, trust)
     if not any(is_signed_by(ENVELOPE_DOMAIN, raw, key) for key in keys_of(state, said.seat, record)):
         return Folded(state, (fact("unknown-sender", offset, seat=said.seat),))
     state, alarm = check_history(before, state, envelope, said)

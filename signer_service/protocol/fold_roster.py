@@ -34,9 +34,7 @@ from signer_service.protocol.log_state import (
 from signer_service.protocol.log_wire import LogTrust
 
 
-def take_roster(
-    before: LogState, state: LogState, envelope: Envelope, said: Said, record: Roster, trust: LogTrust
-) -> Folded:
+def take_roster(before: LogState, state: LogState, envelope: Envelope, said: Said, trust: LogTrust) -> Folded:
     """Take a Roster. ``before`` is the state without this record, ``state`` has it in its running hash."""
     # The operator's signature is what counts; a seat that only the new roster knows may bring it.
     raw = envelope.payload

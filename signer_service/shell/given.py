@@ -41,7 +41,7 @@ class Restored:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """By the composition root."""
+    """Made by the composition root (``signer_service.app``) out of settings and files."""
 
     settings: Settings
     boot_id: BootId

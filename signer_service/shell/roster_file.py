@@ -48,8 +48,8 @@ class RosterWatch:
         self._raw, self._roster = raw, roster
         return raw, roster
 
-    def look(self, on_change: Callable[[bytes, Roster], None]) -> None:
-        """Read it again, if it may have changed; ``on_change`` gets a newer one."""
+    def look(self, on_change: Callable[[bytes], None]) -> None:
+        """Read it again, if it may have changed; ``on_change`` gets the bytes of a newer one."""
         stamp = self._stamp_of()
         if stamp is not None and stamp == self._stamp:
             return
@@ -71,7 +71,7 @@ class RosterWatch:
             return
         self._roster = roster
         _log.info("a newer roster file", version=roster.version)
-        on_change(raw, roster)
+        on_change(raw)
 
     def _stamp_of(self) -> tuple[int, ...] | None:
         """What changes when the file does; None where that cannot be told."""

@@ -11,7 +11,6 @@ from typing import Final
 from common.kafka.port import Kafka
 from common.observability.admin import Health
 from common.observability.logging import get_logger
-from common.wire.messages import Roster
 from signer_service.protocol.ceremony_state import RosterFile
 from signer_service.protocol.machine import Tick
 from signer_service.shell import health
@@ -82,10 +81,7 @@ class Replica:
 
     def look_at_roster(self) -> None:
         """Read the roster file again: it may have changed."""
-        self._given.roster_watch.look(self._on_roster)
-
-    def _on_roster(self, raw: bytes, roster: Roster) -> None:
-        self.parts.ceremonies.feed(RosterFile(raw))
+        self._given.roster_watch.look(lambda raw: self.parts.ceremonies.feed(RosterFile(raw)))
 
     async def _start(self) -> None:
         parts = self.parts
