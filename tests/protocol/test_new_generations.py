@@ -101,7 +101,8 @@ def test_a_log_that_goes_on_from_an_older_epoch_whose_share_was_kept_is_taken() 
 # --- shares of another history ---------------------------------------------------------------------------------------
 
 
-def test_a_staged_share_that_is_not_the_committed_one_is_dropped_and_the_next_start_works() -> None:
+def with_foreign_secrets(foreign: Callable[[KeySecrets], KeySecrets]) -> World:
+    """A new log to which seat 3 comes with secrets of another history: ``foreign`` of its own. Nobody has begun yet."""
     world, _ = again(beginning(2, 3))
     broker = Broker(world)
     broker.refresh()
@@ -109,16 +110,22 @@ def test_a_staged_share_that_is_not_the_committed_one_is_dropped_and_the_next_st
     broker.mute()
     state = world.seats[3].state
     assert state is not None
-    mine = secrets_of(world, 3)
-    assert mine.part is not None
-    assert mine.part.staged is not None
-    other = Scalar(mine.part.staged.share.expose() * 7 % ORDER)
-    staged = HeldShare(mine.part.staged.epoch, Secret(other), bytes(base_mul(other)))
-    foreign = replace(mine, part=replace(mine.part, staged=staged))
-    forked = durable(replace(state, secrets={playbook.KEY: foreign}))
+    forked = durable(replace(state, secrets={playbook.KEY: foreign(secrets_of(world, 3))}))
     world.run_for(3_000)
     fresh = next_log(world, broker.records[0])
     fresh.seats[3].disk = forked
+    return fresh
+
+
+def test_a_staged_share_that_is_not_the_committed_one_is_dropped_and_the_next_start_works() -> None:
+    def staged(mine: KeySecrets) -> KeySecrets:
+        assert mine.part is not None
+        assert mine.part.staged is not None
+        other = Scalar(mine.part.staged.share.expose() * 7 % ORDER)
+        share = HeldShare(mine.part.staged.epoch, Secret(other), bytes(base_mul(other)))
+        return replace(mine, part=replace(mine.part, staged=share))
+
+    fresh = with_foreign_secrets(staged)
     fresh.start()
     fresh.run_for(2_000)
     assert held(fresh)[3] == {1}
@@ -129,19 +136,8 @@ def test_a_staged_share_that_is_not_the_committed_one_is_dropped_and_the_next_st
 
 
 def test_a_held_share_of_another_history_stays_beside_the_committed_one_of_its_number() -> None:
-    world, _ = again(beginning(2, 3))
-    broker = Broker(world)
-    broker.refresh()
-    world.log.append(broker.commits[0])
-    broker.mute()
-    state = world.seats[3].state
-    assert state is not None
-    mine = secrets_of(world, 3)
     other = HeldShare(Epoch(2), Secret(Scalar(7)), bytes(base_mul(Scalar(7))))
-    forked = durable(replace(state, secrets={playbook.KEY: replace(mine, held=(*mine.held, other))}))
-    world.run_for(3_000)
-    fresh = next_log(world, broker.records[0])
-    fresh.seats[3].disk = forked
+    fresh = with_foreign_secrets(lambda mine: replace(mine, held=(*mine.held, other)))
     fresh.start()
     fresh.run(lambda: fresh.holds(2))
     assert secrets_of(fresh, 3).find(Epoch(2), other.verification_share) is not None
