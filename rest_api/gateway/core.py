@@ -192,9 +192,12 @@ class Gateway:
         """
         if self.standing.draining.is_set():
             return
+        if not self._kafka.up():
+            grace_s = min(grace_s, OUTAGE_GRACE_S)
+        # Nothing is taken after what is pending was given up: nobody would end it.
         self.standing.drain(min(last_orders_s, grace_s))
         self._send_beat()
-        self._loop.call_later(grace_s if self._kafka.up() else min(grace_s, OUTAGE_GRACE_S), self._abandon)
+        self._loop.call_later(grace_s, self._abandon)
 
     def _abandon(self) -> None:
         self._apply(self._correlation.abandon())

@@ -12,6 +12,7 @@ from common.ids import BootId, Index, Instant, PodIndex
 from common.kafka.embedded import EmbeddedBroker
 from common.wire.messages import RefusalCode
 from rest_api.backlog import PLENTY
+from rest_api.gateway import core
 from rest_api.gateway.beats import Pods
 from tests.brokers import until
 from tests.rest_api.test_routing import Clock, a_beat
@@ -260,6 +261,19 @@ async def test_a_pod_that_ends_answers_what_it_took_and_takes_no_more(own_world:
         # Answered at the end of the grace, not left hanging until its own deadline. It was taken: a 503 would say that
         # nothing was done.
         assert "may still be signed" in a_problem(await hopeless, 504, "interrupted")["detail"]
+
+
+async def test_a_pod_that_ends_in_an_outage_takes_nothing_that_nobody_would_end(
+    own_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is pending is given up early then. A broker that comes back meanwhile must not let others in behind it."""
+    monkeypatch.setattr(core, "OUTAGE_GRACE_S", 0.0)
+    async with running_pod(own_world.settings()) as pod:
+        own_world.committee.all_do(lambda asked: None)
+        with monkeypatch.context() as away:
+            away.setattr(pod.gateway._kafka, "up", lambda: False)
+            pod.gateway.drain(5.0, 5.0)
+        a_problem(await pod.http.post("/v1/sign", json={"text": "a"}), 503, "shutting-down")
 
 
 async def test_a_caller_who_goes_away_leaves_nothing_behind(pod: Pod, shared_world: World) -> None:
