@@ -102,7 +102,8 @@ class RoutingTable:
             self._unclaim(partition)
         for partition in held:
             claim = self._claims.get(partition)
-            if claim is None or claim.offset < offset:
+            # A silent seat takes nothing back, and on a topic that was made again its offset would stand for hours.
+            if claim is None or claim.offset < offset or not self.fresh(claim.seat):
                 self._claims[partition] = _Claim(offset, seat)
 
     def _unclaim(self, partition: int) -> None:

@@ -100,6 +100,15 @@ def test_the_newest_claim_wins_by_offset_and_a_dropped_one_is_gone(table: Routin
     assert table.owner(0) is None
 
 
+def test_on_a_topic_that_was_made_again_a_silent_seat_keeps_no_partition(table: RoutingTable, clock: Clock) -> None:
+    """Its offsets begin anew: for hours nobody else's claim would be the newest."""
+    table.heard(ONE, A, a_beat(1, (0,)), offset=1_000)
+    clock.now += 1.5
+    table.heard(TWO, A, a_beat(1, (0, 1)), offset=3)
+    assert table.owner(0) == (TWO, A)
+    assert not table.dark(0)
+
+
 def test_a_seat_is_suspected_after_its_silence_on_our_own_clock_only(table: RoutingTable, clock: Clock) -> None:
     table.heard(ONE, A, a_beat(1, (0,)), offset=1)
     clock.now += 1.4
