@@ -71,6 +71,7 @@ class RealGroup(Owner):
         self._held: set[int] = set()
         self._left: set[int] = set()  # went away since the first record of this batch came
         self._stored: dict[int, int] = {}  # handed to librdkafka since the partition came
+        self._next: dict[int, int] = {}  # behind what was delivered since then
         self._paused: set[int] = set()
         self._all_paused = False
 
@@ -139,7 +140,21 @@ class RealGroup(Owner):
         # belong to its next owner.
         if records:
             self._let_in()
-        return [record for record in records if record.partition in self._held and record.partition not in self._left]
+        gone = self._left
+        mine = [record for record in records if record.partition in self._held and record.partition not in gone]
+        for record in mine:
+            if record.offset < self._next.get(record.partition, 0):
+                self._goes_on_from_before(record)
+            self._next[record.partition] = record.offset + 1
+        return mine
+
+    def _goes_on_from_before(self, record: Record) -> None:
+        """The topic was made again, or cut: what was finished of the one before says nothing about this one."""
+        self._stored.pop(record.partition, None)
+        _logger.warning(
+            "%s: %s was made again, or cut: partition %d goes on from %d, and was read up to %d",
+            *(self.witness.name, self._topic, record.partition, record.offset, self._next[record.partition]),
+        )
 
     def failed(self, message: Message, error: KafkaError) -> None:
         super().failed(message, error)
@@ -183,6 +198,7 @@ class RealGroup(Owner):
                 # What an earlier ownership left behind says nothing about this one.
                 self._stores.pop(number, None)
                 self._stored.pop(number, None)
+                self._next.pop(number, None)
         # It went without a pause (``_give_back``), and may come to who is paused.
         self._apply_pause(numbers if self._all_paused else numbers & self._paused)
         if numbers:  # each round of a cooperative rebalance ends here, most of them with nothing new
@@ -230,7 +246,8 @@ class RealGroup(Owner):
         forward = {
             number: offset
             for number, offset in stores.items()
-            if number in self._held and offset > self._stored.get(number, -1)
+            # What is beyond all that was read was finished before the topic was made again.
+            if number in self._held and self._stored.get(number, -1) < offset <= self._next.get(number, -1)
         }
         if not forward:
             return

@@ -18,7 +18,7 @@ Place = tuple[int, int]
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    record: Record | None
+    record: Record
     items: int = 0
     since: float = 0.0
     deliveries: int = 0
@@ -48,9 +48,15 @@ class RecordBook:
 
     def begin(self, record: Record) -> bool:
         """A record was read. Returns whether it is new to us."""
-        if not self._offsets.begin(record.partition, record.offset):
-            return False
-        self._entries[record.partition, record.offset] = _Entry(record)
+        place = record.partition, record.offset
+        if not self._offsets.begin(*place):
+            known = self._entries.get(place)
+            if known is not None and known.record.value == record.value:
+                return False
+            # Its offset is one that we have passed: the topic was made again, or cut. No rebalance tells of that.
+            self.forget((record.partition,))
+            self._offsets.begin(*place)
+        self._entries[place] = _Entry(record)
         return True
 
     def taken(self, origin: Origin, items: int) -> None:

@@ -50,6 +50,7 @@ class Scripted:
 
     def __init__(self, config: object, logger: object) -> None:
         self.paused: set[int] = set()
+        self.stored: list[tuple[int, int]] = []
         Scripted.made.append(self)
 
     def subscribe(self, names: list[str], on_assign: Any, on_revoke: Any, on_lost: Any) -> None:
@@ -89,7 +90,7 @@ class Scripted:
         """As above."""
 
     def store_offsets(self, offsets: list[TopicPartition]) -> None:
-        pass
+        self.stored += [(each.partition, each.offset) for each in offsets]
 
     def commit(self, offsets: list[TopicPartition], asynchronous: bool) -> None:
         pass

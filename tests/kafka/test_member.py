@@ -108,6 +108,25 @@ async def test_who_resumes_while_a_partition_is_away_reads_it_when_it_comes_back
     assert Scripted.made[0].paused == set()
 
 
+async def test_what_is_finished_of_a_topic_that_was_made_again_is_stored_and_nothing_of_the_one_before(
+    scripted: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    member = await scripted.member("signer.v1", Member(finish=False))
+    Scripted.steps.extend([does(lambda it: it.assign(3)), does(lambda _: None, Message(3, 40))])
+    await until(lambda: member.records, "the first topic is read")
+    member.consumer.store(3, 41)
+    await turned(scripted)
+    Scripted.steps.append(does(lambda _: None, Message(3, 41)))
+    Scripted.steps.append(does(lambda _: None, Message(3, 0)))  # no rebalance tells of it
+    await until(lambda: len(member.records) == 3, "the second topic is read")
+    member.consumer.store(3, 42)
+    await turned(scripted)
+    member.consumer.store(3, 1)
+    await turned(scripted)
+    assert Scripted.made[0].stored == [(3, 41), (3, 1)]
+    assert "signer.v1 was made again, or cut: partition 3 goes on from 0, and was read up to 42" in caplog.text
+
+
 async def test_a_member_that_is_not_let_in_joins_anew_each_time_later_and_its_own_echo_does_not_end_it(
     scripted: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:

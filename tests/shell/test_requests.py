@@ -231,6 +231,22 @@ async def test_work_on_its_way_is_finished_before_a_revoked_partition_is_given_a
 
 
 @pytest.mark.anyio
+async def test_a_topic_that_was_made_again_is_read_from_its_first_record_although_no_rebalance_tells_of_it() -> None:
+    world = World()
+    world.requests.on_assigned(frozenset({0, 1}))
+    before = [record(raw_request(), offset) for offset in range(3)]
+    world.requests.deliver([*before, record(raw_request(), 7, 1)])
+    await until(lambda: len(answers(world.producer.sent)) == 4, "all answers")
+    world.requests.deliver(before[2:])
+    world.deliver_all()
+    assert world.consumer.stored == {0: 3, 1: 8}
+    world.requests.deliver([record(raw_request(), 0)])
+    await until(lambda: len(answers(world.producer.sent)) == 1, "its answer; a record that came twice has none")
+    world.deliver_all()
+    assert world.consumer.stored == {0: 1, 1: 8}
+
+
+@pytest.mark.anyio
 async def test_a_topic_that_was_paused_when_its_partitions_were_lost_is_read_again_when_they_come_back() -> None:
     world, pod = World(), edge.Pod(edge.Dice(2))
     world.knows(pod)
