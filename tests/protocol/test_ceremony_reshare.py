@@ -59,15 +59,23 @@ def test_after_some_refreshes_every_t_subset_signs_and_no_mixed_one_does(thresho
             assert interpolate_group_key(points, map(Index, subset)) != after[2].public.group_key
 
 
-def test_old_shares_are_gone_everywhere_once_enough_have_new_ones() -> None:
-    world = with_key(2, 3)
-    refresh(world)
-    for seat in world.seats.values():
-        assert seat.state is not None
-        mine = seat.state.of_key(playbook.KEY)
+@pytest.mark.parametrize(("threshold", "size", "away"), [(2, 3, ()), (3, 5, (5,))])
+def test_old_shares_are_gone_everywhere_once_enough_have_new_ones(
+    threshold: int, size: int, away: tuple[int, ...]
+) -> None:
+    # r is 3 of 3 in the one, 4 of 5 in the other.
+    world = with_key(threshold, size)
+    for index in away:
+        world.stop(index)
+    there = [index for index in world.seats if index not in away]
+    refresh(world, *there)
+    for index in there:
+        state = world.seats[index].state
+        assert state is not None
+        mine = state.of_key(playbook.KEY)
         assert [held.epoch for held in mine.held] == [2]
         assert mine.part is None
-    assert set(world.key().past[-1].erased) == {1, 2, 3}
+    assert set(world.key().past[-1].erased) == set(there)
 
 
 def test_one_dead_seat_does_not_stop_a_refresh_and_the_old_shares_stay_until_it_is_back() -> None:

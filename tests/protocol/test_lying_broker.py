@@ -149,8 +149,9 @@ def test_an_epoch_that_few_have_seen_committed_is_not_the_only_older_one_that_is
         )
         world.ask_refresh(index)
     world.run(lambda: len(commits) > 0 and len(votes) >= 3)
-    broker.split((3, 4), *late[:1])
+    broker.split((3, 4), *late)
     world.run_for(20_000)
+    assert held(world)[3] == held(world)[4] == {2}, "the others have erased epoch 1"
     assert is_whole(world, 3), held(world)
 
 
