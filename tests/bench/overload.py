@@ -25,7 +25,6 @@ AFTER_S: Final = 12.0
 YIELDING: Final = 10
 """Niceness of the signers and the broker: a tenth of the weight of the pod and the load client, while those want it."""
 _REFUSED: Final = ("503", "429")
-_SENT = "signer_flow_answers_total"
 _AGAIN = "signer_flow_resends_total"
 
 

@@ -9,7 +9,6 @@ from common.wire import codec
 from tests.wire.samples import fastavro_read, fastavro_write, header
 
 NUMBERS: Final = (0, 1, -1, 2, 127, 128, 255, 256, 65535, 65536, 2**31 - 1, 2**31, 2**53, 2**63 - 1, -(2**63))
-_NAMES: Final = {header(name): name for name in schemas.names()}
 BYTES: Final = (0x00, 0x01, 0x02, 0x7F, 0x80, 0xC3, 0xFE, 0xFF)
 
 

@@ -32,6 +32,7 @@ from common.wire.messages import (
     PeerMessage,
     Refused,
     Role,
+    SignatureShares,
     Signed,
     SignItem,
     SignPackage,
@@ -435,6 +436,26 @@ def check_signature(public: bytes, message: bytes, signature: bytes) -> None:
     """By two verifiers that share no code: libsodium and OpenSSL."""
     assert ed25519.verify(public, message, signature)
     Ed25519PublicKey.from_public_bytes(public).verify(signature, message)
+
+
+def honest_share(world: World) -> tuple[Index, tuple[bytes, bytes, bytes]]:
+    """A seat that gives seat 1 a good share, and what would prove a bad one: its commitments, package and answer."""
+    raws: list[bytes] = []
+    deliver = world.deliver
+
+    def watch(seat: Index, raw: bytes) -> None:
+        raws.append(raw)
+        deliver(seat, raw)
+
+    world.deliver = watch  # type: ignore[method-assign]
+    world.ask_messages(1, b"honest")
+    world.run_until_answered()
+    answer = next(r for r in raws if isinstance(WIRE.open_envelope(r, world.identity_keys)[1], SignatureShares))
+    seat = WIRE.open_envelope(answer, world.identity_keys)[0].index
+    package = next(s.message for _, s in world.sent if isinstance(s.message, SignPackage))
+    scope = world.committee.keys[Index(1)].scope
+    batch = world.up[Index(1)].coordinator.stocks.pools[scope][seat].ready[0].envelope
+    return seat, (batch, WIRE.encode_package(package), answer)
 
 
 @dataclass

@@ -46,7 +46,7 @@ from signer_service.protocol.nonce_pool import POOL_SIZE
 from signer_service.protocol.peers import FIRST_WINDOW, FORGET_MS, Candidate, PeerBook, PeerStats
 from signer_service.protocol.sessions import Record, Session, Work
 from signer_service.protocol.view import ViewChanged
-from tests.protocol.signing_world import KEY, START, WIRE, Asked, Dice, Pod, Weather, World
+from tests.protocol.signing_world import KEY, START, WIRE, Asked, Dice, Pod, Weather, World, honest_share
 from tests.protocol.test_signing_world import change_shares, messages, plus_one, silent
 
 
@@ -452,30 +452,11 @@ def test_evidence_convinces_a_third_party_only_if_every_record_of_it_is_there_an
 def test_an_honest_seat_cannot_be_accused_with_its_own_good_share() -> None:
     world = World(3, 2)
     world.run(300)
-    raws: list[bytes] = []
-    deliver = world.deliver
-
-    def watch(seat: Index, raw: bytes) -> None:
-        raws.append(raw)
-        deliver(seat, raw)
-
-    world.deliver = watch  # type: ignore[method-assign]
-    world.ask_messages(1, b"honest")
-    world.run_until_answered()
-    session_answer = next(r for r in raws if isinstance(WIRE.open_envelope(r, world.identity_keys)[1], SignatureShares))
-    sender, _ = WIRE.open_envelope(session_answer, world.identity_keys)
-    package = next(s.message for _, s in world.sent if isinstance(s.message, SignPackage))
-    process = world.up[Index(1)]
-    pools = process.coordinator.stocks.pools[world.committee.keys[Index(1)].scope]
-    batch = pools[sender.index].ready[0].envelope
+    seat, evidence = honest_share(world)
     _, entry = accusation()
-    evidence = (batch, WIRE.encode_package(package), session_answer)
     with pytest.raises(BadInput, match="every one of them is good"):
         check_blame_evidence(
-            replace(entry, signers=(sender.index,), evidence=evidence),
-            WIRE,
-            world.identity_keys,
-            world.committee.public,
+            replace(entry, signers=(seat,), evidence=evidence), WIRE, world.identity_keys, world.committee.public
         )
 
 

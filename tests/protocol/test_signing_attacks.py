@@ -18,7 +18,6 @@ from common.wire.messages import (
     NonceWant,
     RefusalCode,
     Refused,
-    SignatureShares,
     SignPackage,
 )
 from signer_service.frost.nonces import commit
@@ -39,7 +38,7 @@ from signer_service.protocol.machine import (
 )
 from signer_service.protocol.nonce_pool import POOL_SIZE
 from signer_service.protocol.view import SigningView, ViewChanged
-from tests.protocol.signing_world import KEY, START, WIRE, Dice, Pod, Weather, World, deal
+from tests.protocol.signing_world import KEY, START, WIRE, Dice, Pod, Weather, World, deal, honest_share
 from tests.protocol.test_signing_world import change_shares, messages, plus_one
 
 LAST_COUNT = 2**53 - 1
@@ -104,27 +103,13 @@ def test_p6_a_coordinator_cannot_keep_a_participant_busy_with_making_nonces() ->
 def test_a_share_of_one_epoch_cannot_be_shown_as_a_bad_one_of_another() -> None:
     world = World(3, 2)
     world.run(300)
-    raws: list[bytes] = []
-    deliver = world.deliver
-
-    def watch(seat: Index, raw: bytes) -> None:
-        raws.append(raw)
-        deliver(seat, raw)
-
-    world.deliver = watch  # type: ignore[method-assign]
-    world.ask_messages(1, b"honest")
-    world.run_until_answered()
-    answer = next(r for r in raws if isinstance(WIRE.open_envelope(r, world.identity_keys)[1], SignatureShares))
-    seat = WIRE.open_envelope(answer, world.identity_keys)[0].index
-    package = next(s.message for _, s in world.sent if isinstance(s.message, SignPackage))
-    scope = world.committee.keys[Index(1)].scope
-    batch = world.up[Index(1)].coordinator.stocks.pools[scope][seat].ready[0].envelope
+    seat, evidence = honest_share(world)
     bad = World(3, 2, adversaries={2: change_shares(plus_one), 3: change_shares(plus_one)})
     bad.run(300)
     bad.ask_messages(1, b"dishonest")
     bad.run_until_answered()
     blame = next(entry for _, entry in bad.audit if entry.kind is AuditKind.BLAME)
-    framed = replace(blame, signers=(seat,), epoch=Epoch(2), evidence=(batch, WIRE.encode_package(package), answer))
+    framed = replace(blame, signers=(seat,), epoch=Epoch(2), evidence=evidence)
     # An auditor looks the verification shares up by the key and epoch that the accuser names.
     of_epoch_2 = deal(Dice(99), 3, 2, epoch=2, commit_offset=20).public
     with pytest.raises(BadInput, match="no-proof"):

@@ -53,10 +53,6 @@ class Thief:
         proof = proofs.prove(self.secret, point, transcript.transport_proof(attempt.open_id, self.victim), entropy(64))
         self.say(self.victim, Announce(attempt.open_id, bytes(point), proof, b""))
 
-    def takes_part(self, attempt: Attempt) -> bool:
-        announced = attempt.announced.get(self.victim)
-        return announced is not None and announced.transport_key == bytes(base_mul(self.secret.expose()))
-
     def opens(self, attempt: Attempt) -> bool:
         """Whether it can open what every dealer sealed for the seat whose name it took."""
         shared = {i: mul(Element(d.ephemeral_key), self.secret.expose()) for i, d in attempt.deals.items()}
