@@ -27,9 +27,6 @@ MOST_CONTEXTS: Final = 64
 """In one record. Traces beyond that show no spans of whoever reads it."""
 _MAX_LIST_LENGTH: Final = MOST_CONTEXTS * (55 + 1)
 
-ROOT_ENTROPY_BYTES = 24
-CHILD_ENTROPY_BYTES = 8
-
 
 @dataclass(frozen=True, slots=True)
 class TraceContext:
@@ -66,33 +63,6 @@ def parse_traceparent(text: str) -> TraceContext | None:
 def format_traceparent(context: TraceContext) -> str:
     """Return ``context`` as a version 00 header value: 55 characters. Flags that we do not know are not passed on."""
     return f"00-{context.trace_id}-{context.span_id}-{'01' if context.sampled else '00'}"
-
-
-def new_trace(entropy: bytes, *, sampled: bool = False) -> TraceContext:
-    """Begin a trace from 24 random bytes: 16 for the trace, 8 for its first span.
-
-    Raises:
-        ValueError: another length.
-    """
-    if len(entropy) != ROOT_ENTROPY_BYTES:
-        raise ValueError(f"a new trace takes {ROOT_ENTROPY_BYTES} random bytes")
-    return TraceContext(_identifier(entropy[:16]), _identifier(entropy[16:]), sampled)
-
-
-def child(parent: TraceContext, entropy: bytes) -> TraceContext:
-    """Return a new span of ``parent``'s trace from 8 random bytes; whether it is sampled is the parent's decision.
-
-    Raises:
-        ValueError: another length.
-    """
-    if len(entropy) != CHILD_ENTROPY_BYTES:
-        raise ValueError(f"a child span takes {CHILD_ENTROPY_BYTES} random bytes")
-    return TraceContext(parent.trace_id, _identifier(entropy), parent.sampled)
-
-
-def _identifier(entropy: bytes) -> str:
-    # All zero means "no identifier" on the wire, so the one input in 2^64 that would say that says 1.
-    return entropy.hex() if any(entropy) else "0" * (2 * len(entropy) - 1) + "1"
 
 
 def item_headers(contexts: Sequence[TraceContext | None]) -> list[tuple[str, bytes]]:

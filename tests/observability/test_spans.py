@@ -10,8 +10,8 @@ import pytest
 
 from common.errors import BadInput
 from common.observability.spans import CLOSE_WITHIN_S, Kind, endpoint_of, exporting
-from common.observability.tracing import new_trace
 from tests.observability.collector import Collector, running_collector
+from tests.observability.traces import trace
 
 
 @pytest.fixture
@@ -23,11 +23,11 @@ def collector() -> Iterator[Collector]:
 def test_spans_reach_the_collector_before_the_process_ends(collector: Collector) -> None:
     spans = exporting(f"{collector.url}/v1/traces", "signer", 2)
     assert spans is not None
-    parent = new_trace(b"p" * 24, sampled=True)
+    parent = trace(1)
     span = spans.begin("round", Kind.INTERNAL, parent, {"signer_flow.sessions": 3})
     assert span.context.trace_id == parent.trace_id
     span.end("quorum-lost", items=2)
-    spans.begin("quiet", Kind.INTERNAL, new_trace(b"q" * 24, sampled=False)).end()
+    spans.begin("quiet", Kind.INTERNAL, trace(2, sampled=False)).end()
     spans.close()
     ((path, body),) = collector.posted
     assert path == "/v1/traces"

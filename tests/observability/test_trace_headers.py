@@ -10,16 +10,13 @@ from common.observability.tracing import (
     MOST_CONTEXTS,
     TraceContext,
     item_headers,
-    new_trace,
     read_item_headers,
     read_set_headers,
     set_headers,
 )
+from tests.observability.traces import contexts, trace
 
-contexts = st.builds(
-    lambda entropy, sampled: new_trace(entropy, sampled=sampled), st.binary(min_size=24, max_size=24), st.booleans()
-)
-A, B = (new_trace(bytes([n]) * 24, sampled=True) for n in (1, 2))
+A, B = trace(1), trace(2)
 
 
 @given(st.lists(st.none() | contexts, max_size=64))
@@ -40,7 +37,7 @@ def test_one_trace_for_all_items_takes_one_header_that_any_tool_reads() -> None:
 
 
 def test_a_package_of_too_many_traces_names_the_first_of_them() -> None:
-    many = [new_trace(n.to_bytes(24, "big")) for n in range(1, 2 * MOST_CONTEXTS)]
+    many = [trace(n) for n in range(1, 2 * MOST_CONTEXTS)]
     assert read_set_headers(set_headers(many)) == many[:MOST_CONTEXTS]
 
 

@@ -4,12 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.observability.tracing import TraceContext, child, format_traceparent, new_trace, parse_traceparent
+from common.observability.tracing import TraceContext, format_traceparent, parse_traceparent
+from tests.observability.traces import contexts
 
 TRACE = "4bf92f3577b34da6a3ce929d0e0e4736"
 SPAN = "00f067aa0ba902b7"
-
-identifiers = st.binary(min_size=24, max_size=24)
 
 
 def test_the_example_of_the_recommendation_is_read() -> None:
@@ -51,29 +50,8 @@ def test_any_text_is_parsed_or_left(text: str) -> None:
     assert context is None or parse_traceparent(format_traceparent(context)) == context
 
 
-@given(identifiers, st.booleans())
-def test_a_context_survives_its_header(entropy: bytes, sampled: bool) -> None:
-    context = new_trace(entropy, sampled=sampled)
+@given(contexts)
+def test_a_context_survives_its_header(context: TraceContext) -> None:
     header = format_traceparent(context)
     assert len(header) == 55
     assert parse_traceparent(header) == context
-
-
-@given(identifiers, st.binary(min_size=8, max_size=8), st.booleans())
-def test_a_child_stays_in_its_trace_with_a_span_of_its_own(entropy: bytes, own: bytes, sampled: bool) -> None:
-    parent = new_trace(entropy, sampled=sampled)
-    made = child(parent, own)
-    assert (made.trace_id, made.sampled) == (parent.trace_id, parent.sampled)
-    assert int(made.span_id, 16) == (int.from_bytes(own, "big") or 1)
-
-
-def test_even_all_zero_entropy_gives_valid_identifiers() -> None:
-    assert parse_traceparent(format_traceparent(new_trace(bytes(24)))) is not None
-
-
-@pytest.mark.parametrize("size", [0, 7, 9, 23, 25])
-def test_another_amount_of_entropy_is_refused(size: int) -> None:
-    with pytest.raises(ValueError, match="random bytes"):
-        new_trace(bytes(size))
-    with pytest.raises(ValueError, match="random bytes"):
-        child(TraceContext(TRACE, SPAN, sampled=True), bytes(size))

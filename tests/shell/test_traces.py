@@ -4,7 +4,7 @@ import uuid
 
 from common.ids import BootId, EdgeKeyId, Epoch, Index, Instant, KeyId, Offset, RecordId, RequestId
 from common.kafka.port import Record
-from common.observability.tracing import TraceContext, item_headers, new_trace, read_set_headers
+from common.observability.tracing import TraceContext, item_headers, read_set_headers
 from common.wire.messages import (
     Mode,
     MsgToSign,
@@ -18,9 +18,10 @@ from common.wire.messages import (
     SignSession,
 )
 from signer_service.shell.traces import Traces
+from tests.observability.traces import trace
 
 BOOT = BootId(str(uuid.UUID(int=1)))
-A, B = (new_trace(bytes([n]) * 24, sampled=True) for n in (1, 2))
+A, B = trace(1), trace(2)
 
 
 def request(items: int) -> MsgToSign:
