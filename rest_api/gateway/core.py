@@ -60,7 +60,7 @@ FAILURES_SAID: Final = 20
 
 
 class _View:
-    """What correlation asks, out of the routing table and the key directory."""
+    """``pending.View`` for correlation: the routing table and the key directory as one."""
 
     def __init__(self, routing: RoutingTable, keys: KeyDirectory) -> None:
         self.live: Callable[[], AbstractSet[Index]] = routing.live
@@ -166,7 +166,7 @@ class Gateway:
     # --- life --------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin: connects in the background, as long as it takes; ``readiness`` says how far it is."""
+        """Begin: connects in the background, as long as it takes; ``standing`` says how far it is."""
         self._producer.start()
         for work in (self._connect(), self._tick(), self._beat_for_ever()):
             task = self._loop.create_task(work)

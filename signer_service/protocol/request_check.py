@@ -2,7 +2,7 @@
 
 A coordinator applies it to what it takes from the request topic, and every participant applies it again before it gives
 a share: nobody trusts the coordinator. What it does not cover is the edge signature, which is over the whole record and
-therefore checked once per record (``Wire.check_request``), and the key, which each caller looks up in its own view.
+therefore checked once per record (``check_request``), and the key, which each caller looks up in its own view.
 """
 
 from typing import Final

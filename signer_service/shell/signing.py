@@ -90,12 +90,12 @@ class Signing:
 
     @property
     def participant(self) -> ParticipantState:
-        """For what a beat tells: nonces left."""
+        """As of its last step."""
         return self._participant
 
     @property
     def coordinator(self) -> CoordinatorState:
-        """For what a beat tells: what is in flight."""
+        """As of its last step: what is in flight, whose nonces are left."""
         return self._coordinator
 
     def feed(self, event: Event) -> None:
