@@ -4,6 +4,7 @@ Reading takes the directory's lock, so it is refused while the replica runs; it 
 save half done, which it then finishes as the replica would.
 """
 
+import base64
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -88,7 +89,9 @@ def _lines(journal: Journal, secrets: dict[KeyId, KeySecrets]) -> list[str]:
         if key is not None and key.current is not None:
             record = key.current.record
             holders = [share.index for share in record.verification_shares]
-            lines.append(f"  public key {record.public_key.hex()}, {record.threshold} of seats {holders}")
+            # As an audit, the API and the page write it.
+            public_key = base64.b64encode(record.public_key).decode()
+            lines.append(f"  public key {public_key}, {record.threshold} of seats {holders}")
             lines.append(f"  since {_time(journal.committed.get(key.key_id))}")
         for past in key.past if key is not None else ():
             missing = sorted(set(past.holders) - set(past.erased))

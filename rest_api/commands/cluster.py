@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, Final
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -113,9 +114,7 @@ def _ceremony(running: dict[str, Any]) -> str:
 
 
 def _keys(cluster: dict[str, Any]) -> Table:
-    table = Table(
-        "key", "epoch", "margin", "last refresh", "next", "ceremony", title="Keys", title_justify="left"
-    )  # fmt: skip
+    table = _table("Keys", "key", "epoch", "margin", "last refresh", "next", "ceremony")
     for key in cluster["keys"]:
         running = key["ceremony"]
         table.add_row(
@@ -145,17 +144,14 @@ def _when(moment: str | None) -> str:
 
 
 def _replicas(cluster: dict[str, Any]) -> Table:
-    table = Table(
-        "replica", "state", "epochs", "seen", "in flight", "queue", "skew", "partitions", title="Replicas",
-        title_justify="left",
-    )  # fmt: skip
+    table = _table("Replicas", "replica", "state", "epochs", "heard", "in flight", "queue", "skew", "partitions")
     for replica in cluster["replicas"]:
         epochs = ", ".join(f"{key} {epoch}" for key, epoch in replica["epochs"].items())
         table.add_row(
             str(replica["index"]),
             str(replica["state"]),
             epochs or "-",
-            _ms(replica["last_seen_ms"], " ago"),
+            _ms(replica["last_seen_ms"]),
             str(replica["in_flight"]),
             _ms(replica.get("queue_wait_ms")),
             _ms(replica.get("skew_ms")),
@@ -165,16 +161,19 @@ def _replicas(cluster: dict[str, Any]) -> Table:
 
 
 def _apis(cluster: dict[str, Any]) -> Table:
-    table = Table("pod", "instance", "seen", "skew", title="API pods", title_justify="left")
+    table = _table("API pods", "pod", "instance", "heard", "skew")
     for pod in cluster["apis"]:
-        table.add_row(
-            str(pod["index"]), str(pod["instance_id"]), _ms(pod["last_seen_ms"], " ago"), _ms(pod.get("skew_ms"))
-        )
+        table.add_row(str(pod["index"]), str(pod["instance_id"]), _ms(pod["last_seen_ms"]), _ms(pod.get("skew_ms")))
     return table
 
 
-def _ms(value: int | None, more: str = "") -> str:
-    return "-" if value is None else f"{value} ms{more}"
+def _table(title: str, *columns: str) -> Table:
+    """Without lines between columns, so that those of a replica fit into 80 characters."""
+    return Table(*columns, title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
+
+
+def _ms(value: int | None) -> str:
+    return "-" if value is None else f"{value} ms"
 
 
 def _list(values: list[int]) -> str:

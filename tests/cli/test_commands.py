@@ -57,6 +57,11 @@ async def test_status_shows_replicas_epochs_margin_and_queues(pod: Pod) -> None:
     text = done.out.decode()
     for word in ("Keys", "default", "+1", "Replicas", "ready", "default 1", "queue", "skew", "API pods"):
         assert word in text
+    # In a terminal of 80 characters each replica has one line, and no heading is cut.
+    narrow = (await cli("status", "--url", pod.url, env={"COLUMNS": "80"})).out.decode()
+    assert "partitions" in narrow
+    assert sum("ready" in line for line in narrow.splitlines()) == 3
+    assert "…" not in narrow
     found = json.loads((await cli("status", "--url", pod.url, "--json")).out)
     assert [replica["index"] for replica in found["replicas"]] == [1, 2, 3]
     assert {key["key_id"] for key in found["keys"]} == {"default", "late"}

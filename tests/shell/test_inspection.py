@@ -1,5 +1,6 @@
 """``inspect`` tells what a state directory holds at any moment of a ceremony, and never a secret."""
 
+import base64
 import os
 from pathlib import Path
 
@@ -106,6 +107,10 @@ def test_inspect_shows_the_hash_that_an_audit_of_the_log_shows(places: tuple[Pat
     lines = inspected(world, places)
     assert f"running hash {audited(world.log).running_hash.hex()}" in lines
     assert f"read up to offset {len(world.log) - 1}" in lines
+    current = world.key().current
+    assert current is not None
+    public_key = base64.b64encode(current.record.public_key).decode()
+    assert f"  public key {public_key}, 2 of seats [1, 2, 3]" in lines
 
 
 def test_inspect_says_aloud_that_a_seat_lacks_its_share_or_has_left(places: tuple[Path, Path, Path]) -> None:
