@@ -33,6 +33,10 @@ def demo(
         str | None,
         typer.Option(metavar="20s|5m|24h", help="Replace the shares this often, give or take a tenth; daily if unset."),
     ] = None,
+    tokens_file: Annotated[
+        Path | None,
+        typer.Option(exists=True, dir_okay=False, help="Ask callers for a token of this file (signer-flow token)."),
+    ] = None,
 ) -> None:
     """Run the whole system on this machine: broker, signers, API pods, each a process of its own."""
     if threshold > signers:
@@ -57,5 +61,6 @@ def demo(
         admin_port=admin_port,
         log_level=log_level,
         refresh_interval_ms=interval_ms,
+        tokens_file=tokens_file,
     )
     raise typer.Exit(demos.run(plan))

@@ -26,6 +26,8 @@ class Plan:
     log_level: str
     refresh_interval_ms: int | None = None
     """None: as a signer does by itself."""
+    tokens_file: Path | None = None
+    """None: whoever reaches the loopback may sign."""
 
     @property
     def url(self) -> str:
@@ -85,10 +87,12 @@ def signer(plan: Plan, place: Place, seat: int) -> ChildSpec:
 
 def api(plan: Plan, place: Place, n: int) -> ChildSpec:
     """API pod ``n``, from 0."""
+    tokens = {} if plan.tokens_file is None else {"SIGNER_REST_API_TOKENS_FILE": str(plan.tokens_file.resolve())}
     return ChildSpec(
         name=f"api {n}",
         argv=(sys.executable, "-m", "rest_api"),
         env=_common("SIGNER_REST_API_", plan, place)
+        | tokens
         | {
             "SIGNER_REST_API_INDEX": str(n),
             "SIGNER_REST_API_SECRETS_DIR": str(place.keys),

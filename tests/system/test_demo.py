@@ -290,6 +290,7 @@ def test_a_process_that_does_not_end_is_not_waited_for() -> None:
         (("--threshold", "4"), "--threshold"),
         (("--threshold", "1"), "--threshold"),
         (("--state-dir", "somewhere"), "--kafka"),
+        (("--tokens-file", "nowhere.toml"), "nowhere.toml"),
     ],
 )
 def test_a_demo_that_cannot_work_is_refused_before_anything_starts(arguments: tuple[str, ...], named: str) -> None:
