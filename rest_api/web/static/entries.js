@@ -58,7 +58,9 @@ export class Entries {
 
   refused(entry, error) {
     const retryable = error?.retryable === true;
-    const detail = typeof error?.detail === "string" ? error.detail : "the service gave no reason";
+    const given = typeof error?.detail === "string" ? error.detail : "the service gave no reason";
+    // What the service says then is for programs, which have no field for it.
+    const detail = error?.status === 401 ? "this service signs for callers with a token: type yours above, and ask again" : given;
     this.#show(entry, "refused", `${capital(detail)}.${retryable ? " The same message may be signed if you ask again." : ""}`);
     if (typeof error?.request_id === "string") this.#facts(entry, [["Request", code(error.request_id)]]);
     this.#buttons(entry, retryable || error?.status === 504 || error?.status === 401 ? [["Ask again", () => this.#context.again(entry)]] : []);

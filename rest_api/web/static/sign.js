@@ -100,6 +100,7 @@ find("#retry").addEventListener("click", () => connection.retryNow());
 function showCaller(body) {
   const place = find("#caller");
   place.classList.toggle("bad", body.error !== undefined);
+  find("#token").setAttribute("aria-invalid", String(body.error !== undefined));
   place.textContent = body.error === undefined ? `Signing as ${body.principal}.` : "This token is not known to the service.";
 }
 
