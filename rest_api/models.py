@@ -263,6 +263,7 @@ class ClusterKey(_Answer):
     key_id: str
     epoch: int
     quorum_margin: Annotated[int, Field(description="live holders of a share, less the threshold")]
+    threshold: Annotated[int, Field(description="replicas that make a signature together, by the newest roster")]
     last_refresh: _LastRefresh
     next_refresh: _NextRefresh
     ceremony: CeremonyInfo | None

@@ -31,10 +31,12 @@ async def cluster(request: Request) -> Response:
 def _key(gateway: Gateway, key_id: KeyId) -> dict[str, Any]:
     epoch = committee.epoch_of(gateway, key_id)
     said = committee.heard(gateway, key_id).values()
+    threshold = gateway.keys.threshold(key_id)
     return {
         "key_id": key_id,
         "epoch": epoch,
-        "quorum_margin": sum(key.holds_share and key.epoch >= epoch for key in said) - gateway.keys.threshold(key_id),
+        "quorum_margin": sum(key.holds_share and key.epoch >= epoch for key in said) - threshold,
+        "threshold": threshold,
         **committee.times(gateway, key_id),
         "ceremony": committee.ceremony(gateway, key_id),
     }

@@ -186,6 +186,28 @@ async def test_a_ceremony_is_told_in_words_and_its_epoch_seen_at_once(context: B
     await expect(page.locator("#announce > p", has_text="New shares: epoch 2")).to_have_count(1)
 
 
+async def test_a_committee_that_changed_since_the_page_was_made_is_shown_as_it_is(
+    context: BrowserContext, pod: Pod
+) -> None:
+    page = await context.new_page()
+
+    async def grown(route: Route) -> None:
+        answer = await route.fetch()
+        body: dict[str, Any] = await answer.json()
+        body["keys"][0] |= {"threshold": 3, "quorum_margin": 1}
+        body["replicas"] += [{**body["replicas"][0], "index": index} for index in (4, 5)]
+        await route.fulfill(response=answer, json=body)
+
+    await page.route("**/v1/cluster", grown)
+    await page.goto(pod.url + "/sign")
+    await expect(page.locator("#quorum-detail")).to_have_text(
+        "4 of 5 replicas are up with a share; 3 make a signature."
+    )
+    entry = await ask(page, "to five")
+    await to_be(entry, "Verified")
+    await expect(entry.locator("[data-part=facts]")).to_contain_text("replicas 1 and 2 of 5")
+
+
 async def test_a_page_asks_for_the_token_where_the_service_does(
     context: BrowserContext, own_world: World, tmp_path: Path
 ) -> None:

@@ -198,9 +198,9 @@ async def test_the_cluster_is_shown_as_it_is_heard(own_world: World) -> None:
         await until(lambda: len(pod.gateway.routing.seats) == 3 and pod.gateway.pods.pods, "beats")
         seen = (await pod.http.get("/v1/cluster")).json()
         models.ClusterResponse.model_validate(seen)
-        assert [(key["key_id"], key["epoch"], key["quorum_margin"]) for key in seen["keys"]] == [
-            ("default", 1, 1),
-            ("late", 0, -2),
+        assert [(key["key_id"], key["epoch"], key["quorum_margin"], key["threshold"]) for key in seen["keys"]] == [
+            ("default", 1, 1, 2),
+            ("late", 0, -2, 2),
         ]
         assert [each["index"] for each in seen["replicas"]] == [1, 2, 3]
         assert seen["replicas"][0]["partitions"] == [0, 3, 6, 9]

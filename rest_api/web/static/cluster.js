@@ -79,7 +79,9 @@ export class ClusterPanel {
     if (key === undefined) return;
     if (key.epoch > 0) this.#exists();
     const known = this.#keys.get(key.key_id);
-    const threshold = known?.threshold ?? null;
+    // The committee may have changed since the page was made.
+    if (known !== undefined) known.seats = cluster.replicas.map((each) => each.index);
+    const threshold = key.threshold ?? known?.threshold ?? null;
     this.#quorum(key, threshold, cluster.replicas.length);
     setText(find("#cluster-key"), key.key_id);
     this.#times = {
