@@ -53,9 +53,10 @@ class RosterWatch:
         stamp = self._stamp_of()
         if stamp is not None and stamp == self._stamp:
             return
-        self._stamp = stamp
+        self._stamp = None  # what cannot be read may be at the next look, the same file
         try:
             raw = self._read()
+            self._stamp = stamp
             if raw == self._raw:
                 return
             roster = read_roster(raw, self._operator_key)

@@ -1,5 +1,7 @@
 """A roster file that makes no sense is refused before anything starts, with the reason; the one read before stays."""
 
+import errno
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,5 +82,24 @@ def test_a_roster_that_may_not_follow_is_said_once_and_the_one_before_stays(tmp_
     assert reason in f"{lines[0]['event']} {lines[0].get('reason', '')}"
     # And a good one of a higher version is taken all the same.
     file.write_bytes(signed(version=5))
+    watch.look(taken.append)
+    assert taken == [signed(version=5)]
+
+
+def test_a_file_that_cannot_be_read_for_a_moment_is_read_at_the_next_look(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watch, file = watching(tmp_path)
+    file.write_bytes(signed(version=5))
+    os.utime(file, (0, 0))  # it has settled, so that only a change of it would be looked at
+    taken: list[bytes] = []
+
+    def fails(path: Path, mode: str) -> object:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(Path, "open", fails)
+        watch.look(taken.append)
+    assert not taken
     watch.look(taken.append)
     assert taken == [signed(version=5)]
