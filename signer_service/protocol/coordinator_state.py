@@ -71,7 +71,7 @@ Timed: TypeAlias = Round | Record | CommitmentPool | int | None
 
 @dataclass(slots=True)
 class CoordinatorState:
-    """Belongs to ``step``; in memory only. The three properties at the end are for presence."""
+    """Belongs to ``step``; in memory only. What is asked at the end (in flight, nonces, wait) is for presence."""
 
     seat: Index
     boot_id: BootId

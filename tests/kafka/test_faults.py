@@ -206,15 +206,21 @@ async def test_a_member_that_lost_its_partitions_and_does_not_come_back_joins_wi
     await until(lambda: member.records, "a record")
 
 
-async def test_who_is_fenced_after_he_lost_his_partitions_joins_anew_and_who_is_fenced_again_ends(
-    cluster: EmbeddedBroker, client: Client, producer: Producer
-) -> None:
+async def back_after_a_loss(cluster: EmbeddedBroker, client: Client) -> Member:
+    """A member that the group forgot, so that it lost its partitions, and that has them again."""
     member = await client.member(REQUESTS, Member())
     await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all")
     cluster.push_errors(HEARTBEAT, [UNKNOWN_MEMBER])
     await until(lambda: member.lost, "the loss")
     await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all again")
     await until(lambda: cast("RealGroup", member.consumer)._lost_at is not None, "the loss is no longer a recent one")
+    return member
+
+
+async def test_who_is_fenced_after_he_lost_his_partitions_joins_anew_and_who_is_fenced_again_ends(
+    cluster: EmbeddedBroker, client: Client, producer: Producer
+) -> None:
+    member = await back_after_a_loss(cluster, client)
     cluster.push_errors(HEARTBEAT, [FENCED])
     await until(lambda: len(member.lost) >= 2, f"the second loss, after {member.lost}")
     await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all for the third time")
@@ -249,12 +255,7 @@ async def test_who_is_told_twice_of_one_fence_behind_a_record_joins_anew(
     cluster: EmbeddedBroker, client: Client, producer: Producer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(owner, "Consumer", _Late)
-    member = await client.member(REQUESTS, Member())
-    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all")
-    cluster.push_errors(HEARTBEAT, [UNKNOWN_MEMBER])
-    await until(lambda: member.lost, "the loss")
-    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all again")
-    await until(lambda: cast("RealGroup", member.consumer)._lost_at is not None, "the loss is no longer a recent one")
+    member = await back_after_a_loss(cluster, client)
     monkeypatch.setattr(_Late, "as_error", cast("RealGroup", member.consumer)._on_error)
     _Late.waits.set()
     await written(producer, REQUESTS, [b"x"], 4)
