@@ -8,6 +8,7 @@
 ``options``      librdkafka's settings, each with its reason.
 ``state``        is the broker there, and do the client threads still turn?
 ``hearing``      do our own beats come back? If not, the readers are made anew.
+``standstill``   does a member of the group read what it holds? If not, it joins anew.
 ``embedded``     the in-process broker, for the demo and for fast tests.
 ``dead_letter``  what could not be understood is kept, with the reason.
 """

@@ -18,6 +18,7 @@ from common.kafka import options
 from common.kafka.owner import DENIED, Owner
 from common.kafka.port import GroupListener, Record
 from common.kafka.settings import KafkaSettings
+from common.kafka.standstill import Standstill
 from common.kafka.state import Witness
 
 _CLOSE_MARGIN_S = 15.0
@@ -32,6 +33,7 @@ REJOIN_S = 20.0
 broker answers. Twice the time in which the group takes a silent member for dead. It doubles each time, up to
 ``REJOIN_MOST_S``."""
 REJOIN_MOST_S = 640.0
+_QUESTION_S = 1.0
 _TURN_MOST_S = 1.0
 """No more than this counts from one turn to the next: in a longer pause it was we who stood still."""
 _FENCED = "Static consumer fenced"
@@ -67,7 +69,8 @@ class RealGroup(Owner):
         self._outside_s: float | None = None  # of this client, or since a loss; None: the group has spoken since
         self._rejoin_within_s = REJOIN_S
         self._turned_at = time.monotonic()
-        self._stuck = False
+        self._stuck = ""  # why this client is given up, if it is not for a fence
+        self._standstill = Standstill()
         self._held: set[int] = set()
         self._left: set[int] = set()  # went away since the first record of this batch came
         self._stored: dict[int, int] = {}  # handed to librdkafka since the partition came
@@ -105,21 +108,41 @@ class RealGroup(Owner):
         if self._just_lost_at is not None and time.monotonic() - self._just_lost_at > LOST_BY_FENCE_S:
             self._lost_at, self._just_lost_at = self._just_lost_at, None
         self._hand_stores()
-        self._look_whether_we_rejoin()
-
-    def _look_whether_we_rejoin(self) -> None:
-        """A client whose broker was away while it joined, or held partitions, may never ask to join again, and says
-        nothing. One that is not allowed to join is told so, and goes on asking."""
         now = time.monotonic()
         passed, self._turned_at = min(now - self._turned_at, _TURN_MOST_S), now
+        self._look_whether_we_rejoin(passed)
+        self._look_whether_we_read(passed)
+
+    def _look_whether_we_rejoin(self, passed: float) -> None:
+        """A client whose broker was away while it joined, or held partitions, may never ask to join again, and says
+        nothing. One that is not allowed to join is told so, and goes on asking."""
         if self._outside_s is None or self._denied or not self.connection.up():
             return
         self._outside_s += passed
         if self._outside_s >= self._rejoin_within_s:
             self._outside_s = 0.0
             self._rejoin_within_s = min(2 * self._rejoin_within_s, REJOIN_MOST_S)
-            self._stuck = True
+            self._stuck = "we are not let in, and the group says nothing"
             self.give_up_client()
+
+    def _look_whether_we_read(self, passed: float) -> None:
+        well = self.connection.up() and not self._denied and not self._all_paused
+        number = self._standstill.due(passed, self._held - self._paused if well else frozenset())
+        if number is not None and self._standstill.looked(number, self._stands_at(number)):
+            self._stuck = f"partition {number} has records, and none came for long"
+            self.give_up_client()
+
+    def _stands_at(self, number: int) -> int | None:
+        """The offset that is read next, if it is there. A broker that gives no answer shows nothing."""
+        try:
+            low, high = self.consumer.get_watermark_offsets(self._at(number), _QUESTION_S)
+            at = self._next.get(number)
+            if at is None:
+                at = self.consumer.committed([self._at(number)], _QUESTION_S)[0].offset
+        except KafkaException:
+            return None
+        at = max(at, low)
+        return at if at < high else None
 
     def close_client(self) -> None:
         if self.connection.up():
@@ -146,6 +169,7 @@ class RealGroup(Owner):
             if record.offset < self._next.get(record.partition, 0):
                 self._goes_on_from_before(record)
             self._next[record.partition] = record.offset + 1
+            self._standstill.read(record.partition)
         return mine
 
     def _goes_on_from_before(self, record: Record) -> None:
@@ -170,11 +194,11 @@ class RealGroup(Owner):
         return echo and (error.code() == KafkaError.FENCED_INSTANCE_ID or _FENCED in error.str())
 
     def replaced(self) -> None:
-        why = "the group says nothing" if self._stuck else "an earlier request of ours has it"
-        _logger.warning("%s: we have no place in the group (%s): joining anew", self.witness.name, why)
+        why = self._stuck or "an earlier request of ours has our place in the group"
+        _logger.warning("%s: joining anew, with a new client: %s", self.witness.name, why)
         self._just_lost_at = None
         if self._stuck:
-            self._stuck = False
+            self._stuck = ""
             # The broker may still answer what the client that was given up has asked.
             self._lost_at = time.monotonic()
         if gone := frozenset(self._held):
@@ -221,6 +245,7 @@ class RealGroup(Owner):
         self._hand_stores()
         self._commit(numbers)
         self._give_back(numbers, partitions)
+        self._outside_s = 0.0  # the group speaks again when all have let go
 
     def _on_lost(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         numbers = frozenset(partition.partition for partition in partitions)
@@ -292,6 +317,7 @@ class RealGroup(Owner):
             self.consumer.resume(names)
 
     def _apply_pause(self, numbers: frozenset[int]) -> None:
+        self._standstill.disturbed()
         if numbers:
             self.consumer.pause([self._at(number) for number in numbers])
 

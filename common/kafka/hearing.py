@@ -2,8 +2,8 @@
 
 A Consumer that sticks inside the client library says nothing: no error, no end, only silence, for as long as the
 process lives. A process that beats on a topic which it also reads knows better: what the broker has confirmed has to
-come back. If it does not, every reader of whole topics goes on with a new Consumer, for what stuck one has met all. Of
-the member of the consumer group ``group`` sees by itself that it does not come back after a loss.
+come back. If it does not, every reader of whole topics goes on with a new Consumer, for what stuck one has met all. The
+member of the consumer group sees by itself that it is not let in (``group``), or reads no more (``standstill``).
 """
 
 from collections.abc import Callable

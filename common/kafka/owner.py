@@ -122,6 +122,7 @@ class Owner:
         try:
             await asyncio.wait_for(self._ended.wait(), bound_s)
         except TimeoutError:
+            self._closed = True  # what it still fetches is delivered to nobody
             # Without a broker that is how it is: librdkafka waits for an answer that cannot come, and the thread is
             # left to the end of the process.
             _logger.log(

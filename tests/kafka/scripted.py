@@ -89,6 +89,12 @@ class Scripted:
     def incremental_unassign(self, partitions: list[TopicPartition]) -> None:
         """As above."""
 
+    def get_watermark_offsets(self, partition: TopicPartition, timeout: float) -> tuple[int, int]:
+        return 0, 0
+
+    def committed(self, partitions: list[TopicPartition], timeout: float) -> list[TopicPartition]:
+        return [TopicPartition(each.topic, each.partition, 0) for each in partitions]
+
     def store_offsets(self, offsets: list[TopicPartition]) -> None:
         self.stored += [(each.partition, each.offset) for each in offsets]
 

@@ -1,7 +1,9 @@
 """A member of the group whose client library does its worst."""
 
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from confluent_kafka import KafkaError
@@ -89,6 +91,24 @@ async def test_who_does_not_let_go_within_the_grace_is_told_that_it_is_gone_befo
     assert member.held == {3}, "what was given up does not take it away"
 
 
+async def test_nothing_is_delivered_after_a_close_that_gave_up_on_a_client_which_does_not_end(scripted: Client) -> None:
+    fetched = threading.Event()
+
+    def late(consumer: Scripted) -> Message:
+        assert fetched.wait(20.0)
+        return Message(3, 0)
+
+    member = await scripted.member("signer.v1", Member())
+    real = cast("group.RealGroup", member.consumer)
+    Scripted.steps.extend([does(lambda it: it.assign(3)), late])
+    await until(lambda: not Scripted.steps, "it waits in the client library")
+    real._close_s = 0.0
+    await real.close()
+    fetched.set()
+    await until(real._ended.is_set, "the thread ends after all")
+    assert not member.records
+
+
 @pytest.mark.parametrize("way", [Scripted.lose, Scripted.revoke])
 async def test_who_resumes_while_a_partition_is_away_reads_it_when_it_comes_back(
     scripted: Client, way: Callable[..., None]
@@ -127,31 +147,48 @@ async def test_what_is_finished_of_a_topic_that_was_made_again_is_stored_and_not
     assert "signer.v1 was made again, or cut: partition 3 goes on from 0, and was read up to 42" in caplog.text
 
 
+class Joins:
+    """When the member joined, on a clock that each ``wait`` puts on by half a second."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now, self.at = 0.0, list[float]()
+        monkeypatch.setattr(group, "time", SimpleNamespace(monotonic=lambda: self.now))
+        opening = group.RealGroup.opening
+
+        def noted(member: group.RealGroup) -> None:
+            self.at.append(round(self.now))
+            opening(member)
+
+        monkeypatch.setattr(group.RealGroup, "opening", noted)
+
+    def wait(self, consumer: Scripted) -> None:
+        self.now += 0.5
+
+
 async def test_a_member_that_is_not_let_in_joins_anew_each_time_later_and_its_own_echo_does_not_end_it(
     scripted: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    now = [0.0]
-    monkeypatch.setattr(group, "time", SimpleNamespace(monotonic=lambda: now[0]))
-    joined: list[float] = []
-    opening = group.RealGroup.opening
-
-    def noted(self: group.RealGroup) -> None:
-        joined.append(now[0])
-        opening(self)
-
-    monkeypatch.setattr(group.RealGroup, "opening", noted)
-
-    def wait(consumer: Scripted) -> None:
-        now[0] += 0.5
-
+    joins = Joins(monkeypatch)
     # Nothing was ever lost: a broker that goes while somebody joins for the first time makes it as silent.
-    Scripted.steps.extend([does(wait)] * 200)
+    Scripted.steps.extend([does(joins.wait)] * 200)
     fenced = KafkaError(KafkaError._FATAL, "Static consumer fenced by other consumer", fatal=True)
     Scripted.steps.extend([lambda _: Message(0, 0, fenced), does(lambda it: it.assign(3))])
     member = await scripted.member("signer.v1", Member())
     await until(lambda: member.held == {3} or scripted.fatal, "it is let in")
     assert not scripted.fatal, "the client that was given up had asked, too"
-    assert [round(at) for at in joined] == [0, 20, 60, 100]
+    assert joins.at == [0, 20, 60, 100]
+
+
+async def test_a_member_of_which_nothing_is_heard_after_it_gave_a_partition_away_joins_anew(
+    scripted: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    joins = Joins(monkeypatch)
+    Scripted.steps.extend([does(lambda it: it.assign(3, 4)), *[does(joins.wait)] * 100, does(lambda it: it.revoke(3))])
+    Scripted.steps.extend([*[does(joins.wait)] * 41, does(lambda it: it.assign(3, 4))])
+    member = await scripted.member("signer.v1", Member())
+    await until(lambda: len(member.assigned) == 2, "it is let in again")
+    assert joins.at == [0, 70]
+    assert (member.revoked, member.lost) == ([frozenset({3})], [frozenset({4})])
 
 
 @pytest.fixture
