@@ -79,7 +79,7 @@ class Requests:
         self._draining = False
         self._scheduled = False
         # What waits for room, and a topic that is paused, have nobody else to tell them.
-        book.on_room = self.made_room
+        book.on_room = self._made_room
         signing.on_step = self._regulate
 
     def attach(self, consumer: GroupConsumer) -> None:
@@ -155,8 +155,7 @@ class Requests:
         if self._consumer is not None:
             self._consumer.pause()
 
-    def made_room(self) -> None:
-        """Something was finished."""
+    def _made_room(self) -> None:
         self._regulate()
         self._schedule()
 
