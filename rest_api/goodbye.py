@@ -39,6 +39,10 @@ class CourteousHttp(BoundedHttp):
         if self._leaving:
             self._end_with_this()
 
+    def _refusal(self, cycle: RequestResponseCycle) -> bytes | None:
+        # What is said without the framework is said before the request can be told to be the last.
+        return None if self._leaving else super()._refusal(cycle)
+
     def _end_with_this(self) -> None:
         # uvicorn has no cycle before the first request, nor for one that becomes a WebSocket.
         cycle: RequestResponseCycle | None = self.cycle

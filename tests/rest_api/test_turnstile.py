@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.sdk.trace import SpanProcessor
 
 from common.observability.spans import Spans
+from rest_api.goodbye import CourteousHttp
 from rest_api.turnstile import Turnstile
 from tests.brokers import until
 from tests.rest_api.connections import Ends, connected
@@ -64,6 +65,19 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
     monkeypatch.setattr(Turnstile, "refusal", told)
     return refusals
+
+
+async def test_a_pod_that_takes_leave_says_so_with_its_refusal(own_world: World) -> None:
+    """Without it the client would send his next request into the close."""
+    async with full(own_world) as (pod, _), connected(pod) as ends:
+        ends[1].write(request())
+        assert (await answer(ends))[0] == 503
+        for each in pod.server.server_state.connections:
+            assert isinstance(each, CourteousHttp)
+            each.last_request()
+        ends[1].write(request())
+        async with asyncio.timeout(15):
+            assert b"\r\nconnection: close\r\n" in (await ends[0].read()).lower()
 
 
 async def test_the_answer_is_the_one_of_the_route(own_world: World, said: list[bytes]) -> None:
