@@ -260,7 +260,8 @@ def _offsets(evidence: Evidence, faults: list[Fault]) -> Iterable[Finding]:
     trouble = [fault for fault in faults if fault.target == "broker"]
     done: dict[tuple[int, int], tuple[float, str]] = {}
     for item in evidence.items:
-        at = float(answered.get((item.record_id, item.request_id), _over(item, trouble)))
+        # What may be passed over may be answered all the same, later, by whoever read it again.
+        at = min(answered.get((item.record_id, item.request_id), float("inf")), _over(item, trouble))
         place = (item.partition, item.offset)
         done[place] = max(done.get(place, (0.0, "")), (at, item.request_id))
     commits: dict[int, list[tuple[int, int]]] = defaultdict(list)
