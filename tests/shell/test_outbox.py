@@ -49,6 +49,7 @@ from signer_service.protocol.machine import (
     ToLog,
     ToPeer,
 )
+from signer_service.shell import outbox, patient_sender
 from signer_service.shell.names import names
 from signer_service.shell.outbox import Outbox
 from signer_service.shell.patient_sender import PatientSender
@@ -203,6 +204,52 @@ async def test_audit_goes_before_the_answer_and_the_offset_waits_for_both_report
     assert world.stored == []
     world.producer.sent[0].deliver()
     assert world.stored == [(0, 1)]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("failure", ["_MSG_TIMED_OUT", "producer-full", "producer-closed"])
+async def test_an_audit_event_that_no_broker_took_is_sent_again_and_holds_the_offset(
+    monkeypatch: pytest.MonkeyPatch, failure: str
+) -> None:
+    monkeypatch.setattr(outbox, "AUDIT_AGAIN_S", 0.01)
+    monkeypatch.setattr(patient_sender, "GIVE_UP_S", 0.0)
+    world = World()
+    asked = request()
+    origin = world.begin(asked)
+    name = asked.items[0].request_id
+    audit = AuditEvent(asked.record_id, (entry(name),))
+    if failure.startswith("producer"):
+        world.producer.refuse_with = failure
+        asyncio.get_running_loop().call_later(0.1, setattr, world.producer, "refuse_with", None)
+    world.outbox.put((ToAudit(audit), Answer(origin, asked, (signed(name),)), RecordDone(origin, asked.record_id)))
+    await until(lambda: world.producer.on("t.signer.v1.audit"), "the event")
+    if failure.startswith("_"):
+        sent, world.producer.sent = world.producer.sent, []
+        sent[1].deliver()
+        sent[0].deliver(failure)
+        assert world.stored == []
+        await until(lambda: world.producer.on("t.signer.v1.audit"), "the event again")
+        assert world.producer.sent[0].value == sent[0].value
+    assert world.stored == []
+    world.producer.on("t.signer.v1.audit")[0].deliver()
+    assert world.stored == [(0, 1)]
+
+
+@pytest.mark.anyio
+async def test_an_audit_topic_that_takes_nothing_holds_no_offset_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox, "AUDIT_WITHIN_S", 0.0)
+    world = World()
+    asked = request()
+    origin = world.begin(asked)
+    audit = AuditEvent(asked.record_id, (entry(asked.items[0].request_id),))
+    answer = Answer(origin, asked, (signed(asked.items[0].request_id),))
+    world.outbox.put((ToAudit(audit), answer, RecordDone(origin, asked.record_id)))
+    await asyncio.sleep(0)
+    world.producer.sent[1].deliver()
+    world.producer.sent[0].deliver("TOPIC_AUTHORIZATION_FAILED")
+    assert world.stored == [(0, 1)]
+    failures = {"topic": "t.signer.v1.audit"}
+    assert world.metrics.registry.get_sample_value("signer_flow_kafka_delivery_failures_total", failures) == 1
 
 
 @pytest.mark.anyio
