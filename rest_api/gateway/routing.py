@@ -14,6 +14,9 @@ from common.ids import BootId, Index
 from common.wire.messages import Presence
 
 SUSPECT_AFTER_S: Final = 1.5
+DRAINED_AFTER_S: Final = 0.4
+"""A seat that goes away reads no more, and works off what it has read in less. What came in the moment in which it
+began would else wait for it to leave the group, and for the group to hand its partitions on."""
 OLD_START_AFTER_S: Final = 60.0
 REFUSAL_PENALTY: Final = 8.0
 BEATS_TO_TRUST: Final = 3
@@ -67,7 +70,7 @@ class RoutingTable:
         self._below = below
         self._suspect_after_s = suspect_after_s
         self._claims: dict[int, _Claim] = {}
-        self._unclaimed_since = dict.fromkeys(range(partitions), clock())
+        self._dark_from = dict.fromkeys(range(partitions), clock() + suspect_after_s)
         self.seats: dict[Index, SeatView] = {}
 
     # --- beats -------------------------------------------------------------------------------------------------------
@@ -98,24 +101,25 @@ class RoutingTable:
 
     def _claim(self, seat: Index, beat: Presence, offset: int) -> None:
         held = {partition for partition in beat.partitions if partition < self._partitions}
+        dark_after_s = min(DRAINED_AFTER_S, self._suspect_after_s) if beat.draining else self._suspect_after_s
         for partition in [p for p, claim in self._claims.items() if claim.seat == seat and p not in held]:
-            self._unclaim(partition)
+            self._unclaim(partition, dark_after_s)
         for partition in held:
             claim = self._claims.get(partition)
             # A silent seat takes nothing back, and on a topic that was made again its offset would stand for hours.
             if claim is None or claim.offset < offset or not self.fresh(claim.seat):
                 self._claims[partition] = _Claim(offset, seat)
 
-    def _unclaim(self, partition: int) -> None:
+    def _unclaim(self, partition: int, dark_after_s: float) -> None:
         del self._claims[partition]
-        self._unclaimed_since[partition] = self._clock()
+        self._dark_from[partition] = self._clock() + dark_after_s
 
     def forgive(self, seconds: float) -> None:
         """We ourselves stood still for so long: nobody could have been heard in that time, so it is no silence."""
         for view in self.seats.values():
             view.heard_at += seconds
-        for partition in self._unclaimed_since:
-            self._unclaimed_since[partition] += seconds
+        for partition in self._dark_from:
+            self._dark_from[partition] += seconds
 
     def settled(self) -> bool:
         """Whether some seat was heard often enough that every other live one has been heard too."""
@@ -160,7 +164,7 @@ class RoutingTable:
         return claim.seat, self.seats[claim.seat].boot_id
 
     def dark(self, partition: int) -> bool:
-        """Nobody has read the partition for as long as a seat has to be silent to be suspected.
+        """Nobody has read the partition for as long as a seat has to be silent to be suspected, or to drain.
 
         While the group hands partitions out anew, what was given up is read by nobody until every member has answered;
         for one that was killed in the middle of it the group waits for its whole session timeout.
@@ -168,7 +172,7 @@ class RoutingTable:
         claim = self._claims.get(partition)
         if claim is not None:
             return not self.fresh(claim.seat)
-        return self._clock() - self._unclaimed_since[partition] >= self._suspect_after_s
+        return self._clock() >= self._dark_from[partition]
 
     # --- where to send -----------------------------------------------------------------------------------------------
 
@@ -237,7 +241,7 @@ class RoutingTable:
         for seat in self.seats.keys() - seats:
             del self.seats[seat]
         for partition in [p for p, claim in self._claims.items() if claim.seat not in seats]:
-            self._unclaim(partition)
+            self._unclaim(partition, self._suspect_after_s)
 
     # --- figures -----------------------------------------------------------------------------------------------------
 

@@ -90,6 +90,21 @@ def test_a_partition_is_dark_when_nobody_heard_has_claimed_it_for_as_long_as_mak
     assert table.dark(0)
 
 
+def test_what_a_seat_gives_up_because_it_goes_away_is_dark_as_soon_as_it_may_have_worked_it_off(
+    table: RoutingTable, clock: Clock
+) -> None:
+    table.heard(ONE, A, a_beat(1, (0, 1)), offset=1)
+    table.heard(TWO, A, a_beat(1, (2,)), offset=2)
+    table.heard(ONE, A, a_beat(2, (), draining=True), offset=3)
+    clock.now += 0.25
+    table.heard(ONE, A, a_beat(3, (), draining=True), offset=4)
+    assert not table.dark(0)
+    clock.now += 0.25
+    assert (table.dark(0), table.dark(1), table.dark(2)) == (True, True, False)
+    table.heard(TWO, A, a_beat(2, (0, 2)), offset=5)
+    assert (table.dark(0), table.dark(1)) == (False, True)
+
+
 def test_the_newest_claim_wins_by_offset_and_a_dropped_one_is_gone(table: RoutingTable) -> None:
     table.heard(ONE, A, a_beat(1, (0,)), offset=10)
     table.heard(TWO, A, a_beat(1, (0,)), offset=11)
