@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class OwnBroker:
         self._disk_mib = disk_mib
         self._launcher = launcher()
         self._instance: Any = self._launcher.Instance(f"chaos-{os.getpid()}")
+        self._process: subprocess.Popen[bytes] | None = None
         self.port = 0
 
     @property
@@ -75,7 +77,7 @@ class OwnBroker:
         if self._disk_mib is not None and not again:
             await self._do(self._mount)
         try:
-            _, self.port = await self._do(lambda: self._instance.start(self.port, again, self._bench, True))
+            self._process, self.port = await self._do(lambda: self._instance.start(self.port, again, self._bench, True))
         except ChaosError as error:
             # Its folder goes with the run, and a broker that does not start again is what a person wants to look into.
             raise ChaosError(f"{error}: {self._last_words()}") from None
@@ -86,8 +88,10 @@ class OwnBroker:
         return " | ".join([line for line in said if "ERROR" in line or "FATAL" in line][-5:] or said[-5:])
 
     async def stop(self, kill: bool) -> None:
-        """End it in order, or at once."""
+        """End it in order, or at once. One that ends by itself is waited for: it holds its port for a moment more."""
         await self._do(lambda: self._instance.stop(kill))
+        if self._process is not None:
+            await self._do(partial(self._process.wait, READY_AGAIN_S))
 
     def signal(self, number: signal.Signals) -> None:
         """To its process."""
