@@ -62,11 +62,6 @@ MOST_GRANTS: Final = 12
 """Of at most 256 commitments of 64 bytes: below 256 KiB with everything around them."""
 MOST_ANSWERS: Final = 2048
 """Of about 75 bytes each: below 256 KiB."""
-AUDIT_AGAIN_S: Final = 1.0
-AUDIT_WITHIN_S: Final = 60.0
-"""How long an audit event that no broker took is sent again, and holds the offset. Its answer went out right behind it,
-and may be there: of two records that were under way when a broker went, one can be written and the other lost. Where
-the audit topic takes nothing at all, what waits for it would else be all our memory."""
 REFUSALS_SAID: Final = 20
 """Refused items that get a line of their own in ten seconds; the rest are counted."""
 
@@ -105,7 +100,6 @@ class Outbox:
         on_bug: Callable[[BaseException], None],
         traces: Traces | None = None,
     ) -> None:
-        self._loop = loop
         self._sender = PatientSender(loop, producer, metrics, on_bug)
         self._signer = signer
         self._names = names
@@ -262,28 +256,21 @@ class Outbox:
         self._sender.send(topic, value, 0, headers, on_final)
 
     def _send_audit(self, event: AuditEvent, final: Callable[[Delivery | None], None]) -> None:
-        topic = self._names.audit
-        try:
-            value = seal(self._signer, topic, codec.encode(event))
-        except BadInput:
-            value = b""
-        if not 0 < len(value) <= MAX_SENT_BYTES:
+        value = self._sealed_audit(event)
+        if value is None:
             # Evidence can be as large as what it proves; the accusation must not be lost with it.
             bare = tuple(replace(entry, evidence=()) for entry in event.entries)
-            value = seal(self._signer, topic, codec.encode(replace(event, entries=bare)))
-        until = self._loop.time() + AUDIT_WITHIN_S
+            value = seal(self._signer, self._names.audit, codec.encode(replace(event, entries=bare)))
+        # An answer goes right behind: of two records under way when a broker went, one can be written and this be lost.
+        self._sender.insist(self._names.audit, value, final)
 
-        def outcome(delivery: Delivery | None) -> None:
-            written = delivery is not None and delivery.error is None
-            if written or self._loop.time() >= until:
-                final(delivery)
-            else:
-                self._loop.call_later(AUDIT_AGAIN_S, send)
-
-        def send() -> None:
-            self._sender.send(topic, value, None, (), outcome)
-
-        send()
+    def _sealed_audit(self, event: AuditEvent) -> bytes | None:
+        """None: too large for an envelope, or for the topic."""
+        try:
+            value = seal(self._signer, self._names.audit, codec.encode(event))
+        except BadInput:
+            return None
+        return value if len(value) <= MAX_SENT_BYTES else None
 
     def _turn(self) -> None:
         try:

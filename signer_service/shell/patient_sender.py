@@ -13,6 +13,10 @@ from common.observability.metrics import Metrics
 RETRY_S: Final = 0.05
 GIVE_UP_S: Final = 5.0
 """As long as the producer itself tries."""
+AGAIN_S: Final = 1.0
+INSIST_S: Final = 60.0
+"""How long what has to be written is sent again. Where its topic takes nothing at all, what waits for it would else be
+all our memory."""
 
 
 @dataclass(slots=True)
@@ -71,6 +75,28 @@ class PatientSender:
         elif not self._sent(item):
             self._waiting.append(item)
             self._loop.call_later(RETRY_S, self._guarded_retry)
+
+    def insist(self, topic: str, value: bytes, final: Callable[[Delivery | None], None]) -> None:
+        """Send a record again and again until a broker has it, for ``INSIST_S``; ``final`` is called once.
+
+        Args:
+            topic: Where to; any partition.
+            value: The record. It may be there twice: of a failure nobody knows whether it was written.
+            final: Must not raise.
+        """
+        until = self._loop.time() + INSIST_S
+
+        def outcome(delivery: Delivery | None) -> None:
+            written = delivery is not None and delivery.error is None
+            if written or self._loop.time() >= until:
+                final(delivery)
+            else:
+                self._loop.call_later(AGAIN_S, attempt)
+
+        def attempt() -> None:
+            self.send(topic, value, None, (), outcome)
+
+        attempt()
 
     def send_once(self, topic: str, value: bytes, partition: int, headers: Headers) -> None:
         """Send a record now or never: whoever waits for it can do without."""

@@ -79,7 +79,7 @@ class Requests:
         self._draining = False
         self._scheduled = False
         # What waits for room, and a topic that is paused, have nobody else to tell them.
-        book.on_room = self._made_room
+        book.on_room = self._schedule
         signing.on_step = self._regulate
 
     def attach(self, consumer: GroupConsumer) -> None:
@@ -154,10 +154,6 @@ class Requests:
         self._draining = True
         if self._consumer is not None:
             self._consumer.pause()
-
-    def _made_room(self) -> None:
-        self._regulate()
-        self._schedule()
 
     def _schedule(self) -> None:
         if self._waiting and not self._scheduled:

@@ -49,7 +49,7 @@ from signer_service.protocol.machine import (
     ToLog,
     ToPeer,
 )
-from signer_service.shell import outbox, patient_sender
+from signer_service.shell import patient_sender
 from signer_service.shell.names import names
 from signer_service.shell.outbox import Outbox
 from signer_service.shell.patient_sender import PatientSender
@@ -211,7 +211,7 @@ async def test_audit_goes_before_the_answer_and_the_offset_waits_for_both_report
 async def test_an_audit_event_that_no_broker_took_is_sent_again_and_holds_the_offset(
     monkeypatch: pytest.MonkeyPatch, failure: str
 ) -> None:
-    monkeypatch.setattr(outbox, "AUDIT_AGAIN_S", 0.01)
+    monkeypatch.setattr(patient_sender, "AGAIN_S", 0.01)
     monkeypatch.setattr(patient_sender, "GIVE_UP_S", 0.0)
     world = World()
     asked = request()
@@ -237,7 +237,7 @@ async def test_an_audit_event_that_no_broker_took_is_sent_again_and_holds_the_of
 
 @pytest.mark.anyio
 async def test_an_audit_topic_that_takes_nothing_holds_no_offset_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox, "AUDIT_WITHIN_S", 0.0)
+    monkeypatch.setattr(patient_sender, "INSIST_S", 0.0)
     world = World()
     asked = request()
     origin = world.begin(asked)
