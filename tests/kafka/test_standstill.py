@@ -89,6 +89,15 @@ def broker() -> Iterator[Broker]:
         yield Broker(made.settings("test"), made)
 
 
+async def reading(client: Client, producer: Producer) -> Member:
+    """A member that holds all partitions, and has read what was written to one."""
+    member = await client.member(REQUESTS, Member())
+    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all")
+    await written(producer, REQUESTS, [b"read"], 3)
+    await until(lambda: member.records, "it reads")
+    return member
+
+
 @pytest.mark.anyio
 async def test_a_member_whose_client_sticks_while_it_holds_its_partitions_reads_on_with_a_new_one(
     broker: Broker,
@@ -98,10 +107,7 @@ async def test_a_member_whose_client_sticks_while_it_holds_its_partitions_reads_
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.setattr(standstill, "LOOK_S", 0.3)
-    member = await client.member(REQUESTS, Member())
-    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all")
-    await written(producer, REQUESTS, [b"read"], 3)
-    await until(lambda: member.records, "it reads")
+    member = await reading(client, producer)
     real = cast("RealGroup", member.consumer)
 
     def stick() -> None:
@@ -126,10 +132,7 @@ async def test_a_member_that_is_paused_or_has_read_all_keeps_its_client(
 ) -> None:
     monkeypatch.setattr(owner, "POLL_S", 0.01)
     monkeypatch.setattr(real_producer, "_POLL_S", 0.01)
-    member = await client.member(REQUESTS, Member())
-    await until(lambda: len(member.held) == topics.REQUEST_PARTITIONS, "it holds all")
-    await written(producer, REQUESTS, [b"read"], 3)
-    await until(lambda: member.records, "it reads")
+    member = await reading(client, producer)
     monkeypatch.setattr(standstill, "LOOK_S", 0.0)  # a look at each turn
     for _ in range(2 * topics.REQUEST_PARTITIONS):
         await turned(client)
